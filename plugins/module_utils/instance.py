@@ -1,0 +1,150 @@
+# Copyright: cae.matrix contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What an instance may be called, and who else is called so.
+
+Pure functions, used by the filters C(instance_slug) and C(instance_problems).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SLUG = re.compile(r"[a-z][a-z0-9-]{0,19}")
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+SIZE = re.compile(r"[1-9][0-9]*[KMG]")
+PROFILES = ("open", "federation", "internal")
+PROFILES_READY = ("open",)
+LANGUAGES = ("fr", "en")
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """Another instance of the inventory: its host, machine, slug and domain."""
+
+    host: str
+    machine: str
+    instance: str
+    domain: str
+
+
+def slug(inventory_hostname: str) -> str:
+    """The slug an inventory host gets unless C(matrix_instance) says otherwise.
+
+    >>> slug("Atelier_Nord.example.coop")
+    'atelier-nord'
+    """
+    return str(inventory_hostname).split(".", 1)[0].lower().replace("_", "-")
+
+
+def hostname_problem(variable: str, value: object) -> str | None:
+    """Why C(value) is no DNS name that Matrix can be served under, or None.
+
+    >>> hostname_problem("matrix_domain", "https://example.coop")
+    'matrix_domain: "https://example.coop" has a scheme; write the name alone, example.coop'
+    """
+    if not isinstance(value, str) or not value:
+        return f"{variable}: a domain name is needed, such as example.coop; got {value!r}"
+    quoted = f'{variable}: "{value}"'
+    if "://" in value:
+        return f"{quoted} has a scheme; write the name alone, {value.split('://', 1)[1].strip('/').lower()}"
+    if "/" in value:
+        return f"{quoted} has a path; write the name alone, {value.split('/', 1)[0].lower()}"
+    if ":" in value:
+        return f"{quoted} has a port; write the name alone, {value.split(':', 1)[0].lower()}: clients reach it on 443"
+    if value != value.lower():
+        return f"{quoted} has capitals; Matrix identifiers compare byte by byte, write {value.lower()}"
+    if value.endswith("."):
+        return f"{quoted} ends in a dot; write {value.rstrip('.')}"
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        pass
+    else:
+        return f"{quoted} is an address; people's identifiers carry this name for ever, so give a domain name"
+    labels = value.split(".")
+    if len(labels) < 2 or len(value) > 253 or not all(LABEL.fullmatch(label) for label in labels):
+        return f"{quoted} is no domain name; letters a-z, digits and dashes between dots, such as example.coop"
+    return None
+
+
+def problems(this: Mapping[str, Any], neighbours: Iterable[Neighbour] = ()) -> list[str]:
+    """Everything wrong with the shared variables of one instance, each naming the variable and the mend.
+
+    Args:
+        this: C(host), C(machine) and the values of the variables of role C(matrix), by their names.
+        neighbours: the other instances of the inventory.
+
+    >>> problems({"host": "a", "machine": "a", "matrix_instance": "9", "matrix_domain": "a.test",
+    ...           "matrix_hostname": "matrix.a.test", "element_hostname": "chat.a.test"})
+    ['matrix_instance: "9" is no slug; at most 20 of a-z, 0-9 and dashes, a letter first']
+    """
+    found: list[str] = []
+
+    instance = this.get("matrix_instance")
+    if not isinstance(instance, str) or not SLUG.fullmatch(instance):
+        found.append(f'matrix_instance: "{instance}" is no slug; at most 20 of a-z, 0-9 and dashes, a letter first')
+
+    names = {name: this.get(name) for name in ("matrix_domain", "matrix_hostname", "element_hostname")}
+    found += [text for name, value in names.items() if (text := hostname_problem(name, value))]
+    if names["matrix_hostname"] == names["element_hostname"]:
+        found.append(
+            "element_hostname: the same name as matrix_hostname; give Element a name of its own, "
+            "or what people upload could run in Element's pages"
+        )
+
+    profile = this.get("matrix_profile", "open")
+    if profile not in PROFILES:
+        found.append(f'matrix_profile: "{profile}" is unknown; one of {", ".join(PROFILES)}')
+    elif profile not in PROFILES_READY:
+        found.append(f'matrix_profile: "{profile}" is not there yet in this version; use {" or ".join(PROFILES_READY)}')
+
+    language = this.get("matrix_language", "fr")
+    if language not in LANGUAGES:
+        found.append(f'matrix_language: "{language}" is unknown; one of {", ".join(LANGUAGES)}')
+
+    size = this.get("matrix_max_upload_size", "50M")
+    if not isinstance(size, str) or not SIZE.fullmatch(size):
+        found.append(f'matrix_max_upload_size: "{size}" is no size; a whole number and K, M or G, such as 50M')
+
+    ca_file = this.get("matrix_ca_file") or ""
+    if ca_file and not os.path.isfile(os.path.expanduser(str(ca_file))):
+        found.append(f'matrix_ca_file: there is no file "{ca_file}" on the controller')
+
+    found += _resolve_problems(this.get("matrix_resolve", {}))
+    found += _clashes(this, neighbours)
+    return found
+
+
+def _resolve_problems(resolve: object) -> list[str]:
+    if not isinstance(resolve, Mapping):
+        return ["matrix_resolve: a dict of names and addresses is needed, such as {matrix.example.coop: 192.0.2.7}"]
+    found = []
+    for name, address in resolve.items():
+        try:
+            ipaddress.ip_address(str(address))
+        except ValueError:
+            found.append(f'matrix_resolve: "{address}", given for {name}, is no IP address')
+    return found
+
+
+def _clashes(this: Mapping[str, Any], neighbours: Iterable[Neighbour]) -> list[str]:
+    found = []
+    for other in neighbours:
+        if other.host == this.get("host") or other.machine != this.get("machine"):
+            continue
+        if other.instance == this.get("matrix_instance"):
+            found.append(
+                f'matrix_instance: "{other.instance}" is also that of inventory host {other.host}, '
+                f"on the same machine {other.machine}; give one of them another"
+            )
+        if other.domain == this.get("matrix_domain"):
+            found.append(
+                f'matrix_domain: "{other.domain}" is also that of inventory host {other.host}, '
+                f"on the same machine {other.machine}; one domain has one server"
+            )
+    return found
