@@ -89,8 +89,15 @@ def problems(this: Mapping[str, Any], neighbours: Iterable[Neighbour] = ()) -> l
     if not isinstance(instance, str) or not SLUG.fullmatch(instance):
         found.append(f'matrix_instance: "{instance}" is no slug; at most 20 of a-z, 0-9 and dashes, a letter first')
 
-    names = {name: this.get(name) for name in ("matrix_domain", "matrix_hostname", "element_hostname")}
-    found += [text for name, value in names.items() if (text := hostname_problem(name, value))]
+    domain = this.get("matrix_domain")
+    names = {"matrix_hostname": this.get("matrix_hostname"), "element_hostname": this.get("element_hostname")}
+    if text := hostname_problem("matrix_domain", domain):
+        found.append(text)
+        # Names derived from a bad domain are bad for the same reason: say it once.
+        names_to_check = {name: value for name, value in names.items() if not str(value).endswith(f".{domain}")}
+    else:
+        names_to_check = names
+    found += [text for name, value in names_to_check.items() if (text := hostname_problem(name, value))]
     if names["matrix_hostname"] == names["element_hostname"]:
         found.append(
             "element_hostname: the same name as matrix_hostname; give Element a name of its own, "

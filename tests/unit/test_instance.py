@@ -68,6 +68,13 @@ def test_a_bad_value_is_named_with_its_mend(changes: dict[str, Any], variable: s
     assert mend in found[0]
 
 
+def test_names_derived_from_a_bad_domain_are_not_blamed_again() -> None:
+    (found,) = problems(
+        instance(matrix_domain="A.test", matrix_hostname="matrix.A.test", element_hostname="chat.A.test")
+    )
+    assert found.startswith("matrix_domain: ")
+
+
 def test_every_problem_comes_at_once() -> None:
     found = problems(instance(matrix_domain="A.test", matrix_instance="9", matrix_profile="x"))
     assert [text.split(":")[0] for text in found] == ["matrix_instance", "matrix_domain", "matrix_profile"]
