@@ -1,0 +1,132 @@
+# Copyright: cae.matrix contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Who may live on a machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.cae.matrix.plugins.modules import instance_claim
+
+DEBIAN_12 = 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian\nVERSION_ID="12"\n'
+UBUNTU = 'PRETTY_NAME="Ubuntu 24.04 LTS"\nID=ubuntu\nID_LIKE=debian\nVERSION_ID="24.04"\n'
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A machine on which the instance atelier lives."""
+    (tmp_path / "os-release").write_text(DEBIAN_12)
+    put_marker(tmp_path, "atelier", {"matrix_domain": "atelier.test", "inventory_hostname": "a", "instance": "atelier"})
+    return tmp_path
+
+
+def put_marker(machine: Path, slug: str, content: Any) -> None:
+    directory = machine / "matrix" / slug
+    directory.mkdir(parents=True)
+    (directory / "instance.json").write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def claim(machine: Path, instance: str, domain: str, host: str) -> dict[str, Any]:
+    """Run the module as Ansible does, check mode on."""
+    arguments = {
+        "ANSIBLE_MODULE_ARGS": {
+            "instance": instance,
+            "domain": domain,
+            "inventory_host": host,
+            "markers_dir": str(machine / "matrix"),
+            "os_release": str(machine / "os-release"),
+            "_ansible_check_mode": True,
+        }
+    }
+    before = sorted(machine.rglob("*"))
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, instance_claim.__file__, json.dumps(arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert sorted(machine.rglob("*")) == before
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+# Newer cores want to know in which form results travel.
+RUN = """
+import runpy, sys
+from ansible.module_utils import basic
+basic._ANSIBLE_ARGS = sys.argv[2].encode()
+basic._ANSIBLE_PROFILE = "legacy"
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("instance", "domain", "host"),
+    [("atelier", "atelier.test", "a"), ("fabrique", "fabrique.test", "f")],
+)
+def test_the_owner_and_newcomers_may(machine: Path, instance: str, domain: str, host: str) -> None:
+    result = claim(machine, instance, domain, host)
+    assert not result.get("failed"), result
+    assert result["changed"] is False
+    facts = result["ansible_facts"]["cae_matrix_machine"]
+    assert facts["debian"] == "12"
+    assert facts["memory_mb"] > 0
+    assert facts["instances"] == ["atelier"]
+
+
+@pytest.mark.parametrize(
+    ("instance", "domain", "host", "cause", "mend"),
+    [
+        ("atelier", "autre.test", "a", "belongs to atelier.test", "another matrix_instance"),
+        ("atelier", "atelier.test", "b", 'managed as inventory host "a"', "write its new name into that file"),
+        ("autre", "atelier.test", "a", "already served on this machine by", "matrix_instance to"),
+    ],
+)
+def test_somebody_elses_is_refused(machine: Path, instance: str, domain: str, host: str, cause: str, mend: str) -> None:
+    result = claim(machine, instance, domain, host)
+    assert result["failed"]
+    assert cause in result["msg"]
+    assert mend in result["msg"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{"])
+def test_a_broken_marker_is_named(machine: Path, content: str) -> None:
+    put_marker(machine, "brisee", content)
+    result = claim(machine, "atelier", "atelier.test", "a")
+    assert result["failed"]
+    assert "brisee/instance.json is no owner marker" in result["msg"]
+
+
+@pytest.mark.parametrize("release", [UBUNTU, DEBIAN_12.replace("12", "11"), 'ID=debian\nPRETTY_NAME="sid"\n', ""])
+def test_other_distributions_are_refused(machine: Path, release: str) -> None:
+    (machine / "os-release").write_text(release)
+    result = claim(machine, "atelier", "atelier.test", "a")
+    assert result["failed"]
+    assert "supports Debian 12 and Debian 13" in result["msg"]
+
+
+def test_a_bare_machine_has_no_markers(tmp_path: Path) -> None:
+    (tmp_path / "os-release").write_text(DEBIAN_12)
+    assert claim(tmp_path, "atelier", "atelier.test", "a")["ansible_facts"]["cae_matrix_machine"]["instances"] == []
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 4000),
+        ({"sys/fs/cgroup/memory.max": "max\n"}, 4000),
+        ({"sys/fs/cgroup/memory.max": "2147483648\n"}, 2048),
+        ({"sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"}, 4000),
+    ],
+)
+def test_memory_is_what_may_be_used(tmp_path: Path, files: dict[str, str], expected: int) -> None:
+    for name, content in {"proc/meminfo": "MemTotal:  4096000 kB\nMemFree: 1 kB\n", **files}.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    assert instance_claim.memory_mb(tmp_path) == expected
