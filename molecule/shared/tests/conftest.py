@@ -1,0 +1,237 @@
+# Copyright: cae.matrix contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the scenarios' tests share: the instances, their public names, people, and the journal when a test fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import testinfra
+from testinfra.host import Host
+
+EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+
+# Runs on the target with its Python: nothing there but the socket answers the admin API.
+ADMIN_CALL = """
+import http.client, json, socket, sys
+
+class Connection(http.client.HTTPConnection):
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(60)
+        self.sock.connect("/run/matrix-synapse/{slug}/client.sock")
+
+connection = Connection("localhost")
+token = open("/etc/matrix/{slug}/gate.token").read().strip()
+body = sys.argv[3].encode() if len(sys.argv) > 3 else None
+connection.request(sys.argv[1], sys.argv[2], body, {{"Authorization": "Bearer " + token}})
+answer = connection.getresponse()
+print(json.dumps([answer.status, json.loads(answer.read() or b"null")]))
+"""
+
+
+@dataclass
+class Person:
+    user_id: str
+    password: str
+    token: str = field(repr=False)
+    device_id: str
+
+
+@dataclass
+class Instance:
+    slug: str
+    domain: str
+    matrix_hostname: str
+    element_hostname: str
+    ca_file: str
+    address: str
+    container: str
+    people: list[Person] = field(default_factory=list, repr=False)
+
+    @property
+    def base_url(self) -> str:
+        return f"https://{self.matrix_hostname}"
+
+    @property
+    def machine(self) -> Host:
+        return testinfra.get_host(f"docker://{self.container}")
+
+    def ssl_context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self.ca_file)
+
+    def run(self, *argv: str) -> str:
+        """The output of a command on the target, which must succeed."""
+        done = subprocess.run(["docker", "exec", self.container, *argv], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{argv}: {done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def admin(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+        """The admin API, over the instance's own socket, as the operators on the machine use it."""
+        script = ADMIN_CALL.format(slug=self.slug)
+        extra = [json.dumps(body)] if body is not None else []
+        status, answer = json.loads(self.run("python3", "-c", script, method, path, *extra))
+        return int(status), answer
+
+    def sql(self, query: str) -> str:
+        database = "matrix_" + self.slug.replace("-", "_")
+        return self.run("psql", "-U", database, "-d", database, "-At", "-c", query)
+
+
+class Api:
+    """The client API, over HTTPS through the proxy, by the public name."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self.session = requests.Session()
+        # The proxies of the machine that tests have nothing to do with the hosts under test.
+        self.session.trust_env = False
+        self.session.verify = instance.ca_file
+
+    def request(
+        self, method: str, path: str, body: dict[str, Any] | None = None, token: str | None = None, **options: Any
+    ) -> requests.Response:
+        """One request; where the server asks for patience (429), it gets as much as it asks for."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        deadline = time.monotonic() + 120
+        while True:
+            answer = self.session.request(
+                method, self.instance.base_url + path, json=body, headers=headers, timeout=60, **options
+            )
+            if answer.status_code != 429 or time.monotonic() > deadline:
+                return answer
+            time.sleep(answer.json().get("retry_after_ms", 1000) / 1000)
+
+    def ok(self, method: str, path: str, body: dict[str, Any] | None = None, token: str | None = None) -> Any:
+        answer = self.request(method, path, body, token)
+        assert answer.status_code == 200, f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.json()
+
+    def login(self, localpart: str, password: str) -> Person:
+        body = {
+            "type": "m.login.password",
+            "identifier": {"type": "m.id.user", "user": localpart},
+            "password": password,
+        }
+        answer = self.ok("POST", "/_matrix/client/v3/login", body)
+        return Person(answer["user_id"], password, answer["access_token"], answer["device_id"])
+
+    def register(self, localpart: str, password: str, registration_token: str | None) -> requests.Response:
+        """Goes through the stages that the server asks for, as a client does."""
+        path = "/_matrix/client/v3/register"
+        body: dict[str, Any] = {"username": localpart, "password": password}
+        answer = self.request("POST", path, body)
+        if answer.status_code != 401:
+            return answer
+        session, flows = answer.json()["session"], answer.json()["flows"]
+        for stage in flows[0]["stages"]:
+            auth = {"type": stage, "session": session}
+            if stage == "m.login.registration_token":
+                auth["token"] = registration_token or "no-such-token"
+            answer = self.request("POST", path, {**body, "auth": auth})
+            if answer.status_code == 200 or "errcode" in answer.json():
+                return answer
+        return answer
+
+
+def instances() -> list[Instance]:
+    found = []
+    core, scenario = os.environ.get("MATRIX_TEST_CORE", "dev"), os.environ["MOLECULE_SCENARIO_NAME"]
+    for name, address in json.loads((EPHEMERAL / "addresses.json").read_text()).items():
+        domain = f"{name}.test"
+        found.append(
+            Instance(
+                slug=name,
+                domain=domain,
+                matrix_hostname=f"matrix.{domain}",
+                element_hostname=f"chat.{domain}",
+                ca_file=str(EPHEMERAL / "ca.pem"),
+                address=address,
+                container=f"cae-matrix-{core}-{scenario}-{name}",
+            )
+        )
+    return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def public_names() -> Iterator[None]:
+    """Stands in for DNS: the public names lead to the containers, for every client library, with TLS and SNI intact."""
+    table = {
+        name: found.address
+        for found in instances()
+        for name in (found.domain, found.matrix_hostname, found.element_hostname)
+    }
+    ask = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *arguments: Any, **options: Any) -> Any:
+        return ask(table.get(host, host), *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", getaddrinfo)
+        yield
+
+
+@pytest.fixture(scope="session", params=instances(), ids=lambda found: found.slug)
+def instance(request: pytest.FixtureRequest) -> Instance:
+    found: Instance = request.param
+    return found
+
+
+@pytest.fixture(scope="session")
+def host(instance: Instance) -> Host:
+    """Testinfra's view of the machine that the instance runs on."""
+    return instance.machine
+
+
+@pytest.fixture(scope="session")
+def api(instance: Instance) -> Api:
+    return Api(instance)
+
+
+@pytest.fixture(scope="session")
+def registration_token(instance: Instance) -> str:
+    status, answer = instance.admin("POST", "/_synapse/admin/v1/registration_tokens/new", {})
+    assert status == 200, answer
+    return str(answer["token"])
+
+
+@pytest.fixture(scope="session")
+def people(instance: Instance, api: Api, registration_token: str) -> list[Person]:
+    """Two people who registered as people do."""
+    if not instance.people:
+        for name in ("amina", "bruno"):
+            localpart, password = f"{name}-{secrets.token_hex(3)}", secrets.token_urlsafe(16)
+            answer = api.register(localpart, password, registration_token)
+            assert answer.status_code == 200, answer.text
+            instance.people.append(api.login(localpart, password))
+    return instance.people
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """A failed test shows what the services said meanwhile."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    found = getattr(item, "funcargs", {}).get("instance")
+    if not report.failed or found is None:
+        return
+    for unit in (f"matrix-synapse@{found.slug}.service", "nginx.service", "postgresql@*.service"):
+        journal = subprocess.run(
+            ["docker", "exec", found.container, "journalctl", "--no-pager", "--lines", "60", "--unit", unit],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        report.sections.append((f"journal of {unit} on {found.container}", journal.stdout + journal.stderr))
