@@ -1,0 +1,92 @@
+# Copyright: cae.matrix contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Who decides how accounts come to be: the gate, in a configuration file of its own.
+
+Synapse reads every `*.yaml` of its configuration directory in sorted order and merges them by top-level key, so
+`registration.yaml` wins over `homeserver.yaml`. Role `synapse` leaves the keys in `DOORS` out of the latter, and the
+gate alone writes them into the former.
+
+Application services register their own users and are not a door: whoever declares one holds its token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# Before the gate has passed; after it, as `encryption_gate_registration` says.
+MODES = ("closed-until-proven", "closed", "token")
+
+# Single sign-on and the like: allowed as declared, once the server is proven to be opt-in.
+SIGN_ON = ("oidc_providers", "oidc_config", "cas_config", "saml2_config", "jwt_config")
+# Code of others that may create accounts when somebody logs in.
+CODE = ("modules", "password_providers", "ldap_config")
+# What only the gate decides. `disable_registration` is Synapse's old name and overrides `enable_registration`.
+DECIDED_BY_GATE = (
+    "enable_registration",
+    "disable_registration",
+    "enable_registration_without_verification",
+    "registration_requires_token",
+    "enable_registration_token_3pid_bypass",
+    "allow_guest_access",
+    "registration_shared_secret",
+    "matrix_authentication_service",
+)
+DOORS = DECIDED_BY_GATE + SIGN_ON + CODE
+
+
+def plain(value: Any) -> Any:
+    """Turn Ansible's tagged and lazy values into plain ones, recursively; nothing is dropped."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, Mapping):
+        return {_plain_key(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    return str(value)
+
+
+def _plain_key(key: Any) -> Any:
+    simple = plain(key)
+    return str(simple) if isinstance(simple, (list, dict)) else simple
+
+
+def without_doors(synapse_document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what homeserver.yaml holds: the declared document without the keys that create accounts."""
+    return {key: value for key, value in plain(synapse_document).items() if key not in DOORS}
+
+
+def registration_document(synapse_document: Mapping[str, Any], mode: str) -> dict[str, Any]:
+    """Return what registration.yaml holds.
+
+    Until proven, providers that can let known people in without creating accounts do only that; those that cannot
+    are withheld.
+    """
+    if mode not in MODES:
+        raise ValueError(f"unknown registration mode {mode!r}: use one of {', '.join(MODES)}")
+    declared = plain(synapse_document)
+    document: dict[str, Any] = {
+        "enable_registration": mode == "token",
+        "registration_requires_token": True,
+        "enable_registration_without_verification": False,
+        "enable_registration_token_3pid_bypass": False,
+        "allow_guest_access": False,
+    }
+    providers = {key: declared[key] for key in SIGN_ON + CODE if key in declared}
+    if mode == "closed-until-proven":
+        providers = {key: _known_people_only(key, value) for key, value in providers.items()}
+    return document | providers
+
+
+def _known_people_only(key: str, value: Any) -> Any:
+    if key == "oidc_providers" and isinstance(value, list):
+        return [provider | {"enable_registration": False} for provider in value if isinstance(provider, dict)]
+    if key in ("oidc_config", "cas_config") and isinstance(value, dict) and value:
+        return value | {"enable_registration": False}
+    return [] if key in ("modules", "password_providers") else {}
