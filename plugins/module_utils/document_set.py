@@ -589,16 +589,20 @@ class Transaction:
                     self._replace(step)
                 for parent in {os.path.dirname(step.real) for step in steps}:
                     _sync_directory(parent)
+                with _stop_signals_ignored():
+                    self.commit()
             except BaseException:
                 with _stop_signals_ignored():
                     self.roll_back()
                 raise
-            self.commit()
         return backup
 
     def commit(self) -> None:
         self._undo.clear()
-        self._clean()
+        for path in self._leftovers:
+            # All is in place: one that cannot be removed is no failure, and the next run removes it.
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
     def roll_back(self) -> None:
         problems = []
@@ -607,17 +611,14 @@ class Transaction:
                 self._undo.pop()()
             except OSError as error:
                 problems.append(str(error))
-        self._clean()
         if problems:
             raise DocumentError(
                 "Writing failed, and what was already written could not all be put back: " + "; ".join(problems)
             )
 
-    def _clean(self) -> None:
-        for path in self._leftovers:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-        self._leftovers.clear()
+    def _will_remove(self, path: str) -> None:
+        self._leftovers.append(path)
+        self._undo.append(lambda: _remove_leftover(path))
 
     def directory(self, path: str, attributes: Attributes | None) -> None:
         try:
@@ -664,14 +665,14 @@ class Transaction:
             staged = _beside(step.real, _STAGED)
             _remove_leftover(staged)
             os.symlink(step.target or "", staged)
-            self._leftovers.append(staged)
+            self._will_remove(staged)
 
     def _write_beside(self, step: Step) -> str:
         staged = _beside(step.real, _STAGED)
         _remove_leftover(staged)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(staged, flags, 0o600)
-        self._leftovers.append(staged)
+        self._will_remove(staged)
         with open(descriptor, "wb") as file:
             file.write(step.content or b"")
             file.flush()
@@ -688,7 +689,7 @@ class Transaction:
         if existed:
             # A second name for what is there, so that putting it back needs neither space nor a copy.
             os.link(step.real, previous, follow_symlinks=False)
-            self._leftovers.append(previous)
+            self._will_remove(previous)
             self._undo.append(lambda: os.rename(previous, step.real))
         if step.action == "remove":
             os.unlink(step.real)

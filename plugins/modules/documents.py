@@ -239,6 +239,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.cae.matrix.plugins.module_utils.document_rehearsal import rehearse
 from ansible_collections.cae.matrix.plugins.module_utils.document_set import (
     DocumentError,
+    Ended,
     Transaction,
     check,
     lock,
@@ -329,6 +330,8 @@ def main() -> None:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"Nothing was changed, because writing failed: {error}")
+    except Ended as signal_name:
+        module.fail_json(msg=f"Nothing was changed, because the run was ended from outside ({signal_name}).")
     module.exit_json(**result)
 
 
