@@ -157,7 +157,7 @@ def instances() -> list[Instance]:
                 domain=domain,
                 matrix_hostname=f"matrix.{domain}",
                 element_hostname=f"chat.{domain}",
-                ca_file=str(EPHEMERAL / "ca.pem"),
+                ca_file=str(EPHEMERAL / "ca" / "ca.pem"),
                 address=address,
                 container=f"cae-matrix-{core}-{scenario}-{name}",
             )
