@@ -31,7 +31,7 @@ options:
     required: true
     suboptions:
       synapse:
-        description: Synapse's configuration as declared, with what O(_input.synapse) was merged from.
+        description: Synapse's configuration as declared, sign-on providers and modules included.
         type: dict
       well_known:
         description: The documents C(client), C(server) and C(support) of the domain; the last two may be missing.

@@ -192,7 +192,7 @@ def _problems(documents: Any) -> Iterator[Problem]:
 
 _VARIABLE = {
     "synapse": "synapse_extra_config",
-    "well_known": "reverse_proxy_extra_well_known",
+    "well_known": "reverse_proxy_well_known_client_extra",
     "element": "element_web_extra_config",
 }
 
@@ -427,18 +427,18 @@ def _well_known_problems(well_known: dict[str, Any]) -> Iterator[Problem]:
                 f"use {', '.join(_WELL_KNOWN)} only.",
             )
         elif not isinstance(value, dict) and not (value is None and name != "client"):
-            yield _no_dict("well_known", str(name), value, f"{_VARIABLE['well_known']}.{name}")
+            yield _no_dict("well_known", str(name), value, _VARIABLE["well_known"])
     if "client" not in well_known:
         yield Problem(
             "well_known",
             "client",
             "is missing: clients would not know that encryption is opt-in.",
-            f"{_VARIABLE['well_known']}.client",
+            _VARIABLE["well_known"],
             f"serve at least {E2EE} and m.homeserver.",
         )
     elif isinstance(well_known["client"], dict):
         client = well_known["client"]
-        yield from _e2ee_problems("well_known", "client", client, f"{_VARIABLE['well_known']}.client")
+        yield from _e2ee_problems("well_known", "client", client, _VARIABLE["well_known"])
 
 
 def _e2ee_problems(document: str, where: str, client: dict[str, Any], variable: str) -> Iterator[Problem]:
@@ -591,7 +591,7 @@ def _domain_problems(documents: dict[str, Any]) -> Iterator[Problem]:
     well_known = well_known if isinstance(well_known, dict) else {}
     client = well_known.get("client")
     if isinstance(client, dict):
-        variable = f"{_VARIABLE['well_known']}.client.m.homeserver.base_url"
+        variable = f"{_VARIABLE['well_known']}.m.homeserver.base_url"
         value = _base_url(client)
         name(addresses, "well_known", "client.m.homeserver.base_url", variable, value, _address)
     element = documents.get("element")
@@ -613,7 +613,7 @@ def _domain_problems(documents: dict[str, Any]) -> Iterator[Problem]:
 
     server = well_known.get("server")
     if isinstance(server, dict):
-        key, variable = "server.m.server", f"{_VARIABLE['well_known']}.server.m.server"
+        key, variable = "server.m.server", "matrix_hostname"
         host, problem = _delegated_host(server.get("m.server"))
         if problem:
             value = _shown(server.get("m.server"))
