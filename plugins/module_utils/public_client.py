@@ -197,6 +197,13 @@ class PublicClient:
                 method, body = "GET", None
             url = target
 
+    def handshake(self, name: str, port: int = 443) -> tuple[Certificate, str]:
+        """The verified certificate and the TLS version, without asking for anything."""
+        url = f"https://{name}:{port}/"
+        sock, where = self._connect(name, port, url)
+        with sock, self._handshake(sock, name, port, where, url) as tls:
+            return Certificate.from_peer(tls.getpeercert() or {}), str(tls.version())
+
     def addresses(self, name: str, port: int = 443) -> list[tuple[str, int]]:
         """Where `name` leads, (address, port) in the order in which they are tried."""
         name = name.lower().rstrip(".")
