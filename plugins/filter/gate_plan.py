@@ -1,0 +1,103 @@
+# Copyright: cae.matrix contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the encryption gate needs to know of the declared documents."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: gate_plan
+short_description: What the encryption gate needs to know of the declared documents
+version_added: 0.1.0
+author: cae.matrix contributors
+description:
+  - Takes the documents that P(cae.matrix.encryption_opt_in#filter) has let pass, and returns what
+    M(cae.matrix.encryption_gate) is given, so that the target sees no more of them than it needs.
+positional: _input, registration
+options:
+  _input:
+    description: The documents, as P(cae.matrix.encryption_opt_in#filter) returns them.
+    type: dict
+    required: true
+  registration:
+    description: How people may register once the gate has passed.
+    type: str
+    choices: [closed, token]
+    required: true
+seealso:
+  - plugin: cae.matrix.encryption_opt_in
+    plugin_type: filter
+"""
+
+EXAMPLES = r"""
+- name: Show what closes registration when it changes
+  ansible.builtin.debug:
+    msg: "{{ (encryption_gate_documents | cae.matrix.gate_plan('closed')).digest }}"
+"""
+
+RETURN = r"""
+_value:
+  description:
+    - C(digest), of what matters to encryption in the documents.
+    - C(declared), what the public names have to serve.
+    - C(database) and C(database_password), how the database is reached.
+    - C(closed_until_proven) and C(proven), the texts of C(registration.yaml).
+    - C(collection_version), for the attestation.
+  type: dict
+"""
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleFilterError
+from ansible_collections.cae.matrix.plugins.module_utils.encryption_opt_in import digest
+from ansible_collections.cae.matrix.plugins.module_utils.gate import what_matters
+from ansible_collections.cae.matrix.plugins.module_utils.registration import plain, registration_document
+
+_POOL = ("cp_min", "cp_max", "cp_reconnect", "cp_noisy", "cp_openfun", "cp_good_sql")
+_HEADER = "# Written by cae.matrix.encryption_gate, the only one to decide how people register.\n"
+
+
+@functools.cache
+def collection_version() -> str:
+    """The version of this collection, installed or in a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    manifest = root / "MANIFEST.json"
+    if manifest.exists():
+        return str(json.loads(manifest.read_text(encoding="utf-8"))["collection_info"]["version"])
+    return str(yaml.safe_load((root / "galaxy.yml").read_text(encoding="utf-8"))["version"])
+
+
+def gate_plan(documents: Mapping[str, Any], registration: str) -> dict[str, Any]:
+    """See DOCUMENTATION."""
+    documents = plain(documents)
+    if not isinstance(documents, dict) or not documents.get("synapse"):
+        raise AnsibleFilterError("gate_plan: documents with Synapse's own are needed (encryption_gate_documents)")
+    if registration not in ("closed", "token"):
+        raise AnsibleFilterError(f"encryption_gate_registration: {registration!r} is neither closed nor token")
+    synapse = documents["synapse"]
+    database = synapse.get("database", {}).get("args", {})
+    return {
+        "digest": digest(documents),
+        "declared": what_matters(documents),
+        "database": {key: value for key, value in database.items() if key not in (*_POOL, "password")},
+        "database_password": database.get("password"),
+        "closed_until_proven": _text(registration_document(synapse, "closed-until-proven")),
+        "proven": _text(registration_document(synapse, registration)),
+        "collection_version": collection_version(),
+    }
+
+
+def _text(document: Mapping[str, Any]) -> str:
+    body: str = yaml.safe_dump(dict(document), sort_keys=True, allow_unicode=True, default_flow_style=False)
+    return _HEADER + body
+
+
+class FilterModule:
+    """Ansible looks for this class."""
+
+    def filters(self) -> dict[str, Callable[..., dict[str, Any]]]:
+        return {"gate_plan": gate_plan}

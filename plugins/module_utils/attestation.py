@@ -1,0 +1,109 @@
+# Copyright: cae.matrix contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The attestation: what the gate has proven, for whom, and when. Its JSON schema is docs/attestation.schema.json."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SCHEMA_VERSION = 1
+REGISTRATION = ("closed", "token")
+VERDICTS = ("in time", "late but mendable")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_INVOCATION = re.compile(r"[0-9a-f]{32}")
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+_KEYS = frozenset(
+    {
+        "schema_version",
+        "instance",
+        "domain",
+        "attested_at",
+        "first_attested_at",
+        "collection_version",
+        "synapse_version",
+        "element_version",
+        "digest",
+        "invocation_id",
+        "registration",
+        "verdict",
+        "accepted_rooms",
+    }
+)
+
+
+class Malformed(Exception):
+    """This is no attestation."""
+
+
+@dataclass(frozen=True)
+class Attestation:
+    """One proof. `invocation_id` is systemd's name for the process that was proven."""
+
+    instance: str
+    domain: str
+    attested_at: str
+    first_attested_at: str
+    collection_version: str
+    synapse_version: str
+    element_version: str | None
+    digest: str
+    invocation_id: str
+    registration: str
+    verdict: str
+    accepted_rooms: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> str:
+        """The file's text."""
+        document: dict[str, Any] = {"schema_version": SCHEMA_VERSION, **vars(self)}
+        document["accepted_rooms"] = list(self.accepted_rooms)
+        return json.dumps(document, indent=2, sort_keys=True) + "\n"
+
+    def is_for(self, instance: str, domain: str) -> bool:
+        """Whether it speaks of this instance at all."""
+        return (self.instance, self.domain) == (instance, domain)
+
+
+def now() -> str:
+    """The present, as the attestation writes it."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse(text: str) -> Attestation:
+    """An attestation from its file's text, or `Malformed` saying why not: what is not whole proves nothing."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"it is not JSON ({error})") from None
+    if not isinstance(document, Mapping):
+        raise Malformed("it is not a JSON object")
+    if document.get("schema_version") != SCHEMA_VERSION or isinstance(document.get("schema_version"), bool):
+        raise Malformed(f"its schema_version is {document.get('schema_version')!r}, not {SCHEMA_VERSION}")
+    if set(document) != _KEYS:
+        odd = sorted(set(document) ^ _KEYS)
+        raise Malformed(f"keys are missing or unknown: {', '.join(map(str, odd))}")
+    rooms = document["accepted_rooms"]
+    if not isinstance(rooms, list) or not all(isinstance(room, str) and room.startswith("!") for room in rooms):
+        raise Malformed("accepted_rooms is not a list of room IDs")
+    element = document["element_version"]
+    if element is not None and not isinstance(element, str):
+        raise Malformed("element_version is neither text nor null")
+    texts = {key: document[key] for key in _KEYS - {"schema_version", "accepted_rooms", "element_version"}}
+    for key, value in sorted(texts.items()):
+        if not isinstance(value, str) or not value:
+            raise Malformed(f"{key} is not text")
+    for key, pattern in (
+        ("digest", _DIGEST),
+        ("invocation_id", _INVOCATION),
+        ("attested_at", _TIME),
+        ("first_attested_at", _TIME),
+    ):
+        if not pattern.fullmatch(texts[key]):
+            raise Malformed(f"{key} is {texts[key]!r}")
+    if texts["registration"] not in REGISTRATION or texts["verdict"] not in VERDICTS:
+        raise Malformed("registration or verdict is unknown")
+    return Attestation(**texts, element_version=element, accepted_rooms=tuple(rooms))

@@ -1,0 +1,644 @@
+#!/usr/bin/python
+# Copyright: cae.matrix contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Keeps registration closed until the running server is proven to be opt-in."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: encryption_gate
+short_description: Keep registration closed until encryption is proven to be opt-in
+version_added: 0.1.0
+author: cae.matrix contributors
+description:
+  - Is the only writer of C(registration.yaml), which decides whether and how accounts come to be, and of
+    C(attestation.json), which says what was proven.
+  - With O(state=closed_unless_attested) it closes registration at once, unless the attestation is for O(digest).
+  - With O(state=proven) it compares what the public names serve (O(observed), from M(cae.matrix.public_documents)) with
+    what was declared, makes throw-away rooms over Synapse's Unix socket and removes them, and, before the first
+    attestation only, counts what is encrypted in the database. When all is well it attests, opens registration as
+    asked, and sees that it is so. Otherwise it closes registration and fails with a report.
+  - The rooms are made again only when the documents or the process (systemd's C(InvocationID)) are not those attested.
+  - An answer that did not arrive closes nothing that is attested, but the task fails.
+  - Runs on the target as root.
+options:
+  state:
+    description: What to bring about.
+    type: str
+    choices: [closed_unless_attested, proven]
+    required: true
+  instance:
+    description: The slug of the instance.
+    type: str
+    required: true
+  domain:
+    description: The part after the colon in C(@name:domain).
+    type: str
+    required: true
+  user:
+    description: The instance's system user, also its group.
+    type: str
+    required: true
+  service:
+    description: Synapse's systemd unit.
+    type: str
+    required: true
+  config_dir:
+    description: The instance's directory, such as C(/etc/matrix/atelier).
+    type: path
+    required: true
+  socket:
+    description: Synapse's Unix socket.
+    type: path
+  digest:
+    description: Of what matters to encryption in the declared documents.
+    type: str
+    required: true
+  closed_until_proven:
+    description: The text of C(registration.yaml) until the gate has passed.
+    type: str
+    required: true
+  proven:
+    description: The text of C(registration.yaml) once the gate has passed. Required with O(state=proven).
+    type: str
+  registration:
+    description: How people register once the gate has passed.
+    type: str
+    choices: [closed, token]
+    default: closed
+  declared:
+    description: What the public names have to serve. Required with O(state=proven).
+    type: dict
+  observed:
+    description: What they serve. Required with O(state=proven).
+    type: dict
+  database:
+    description: How libpq reaches the database. Required with O(state=proven).
+    type: dict
+  database_password:
+    description: Its password, if there is one that libpq does not read from a file.
+    type: str
+  collection_version:
+    description: The version of this collection, for the attestation.
+    type: str
+    default: unknown
+  timeout:
+    description: Seconds that Synapse may take to start.
+    type: int
+    default: 120
+attributes:
+  check_mode:
+    support: full
+    description: Says what it would change, and makes no room, account or restart. It does not fail for what an earlier
+      task of the same run would have mended.
+  diff_mode:
+    support: partial
+    description: Names the files; C(registration.yaml) may hold secrets and is not shown.
+seealso:
+  - module: cae.matrix.public_documents
+  - module: cae.matrix.administrators
+"""
+
+EXAMPLES = r"""
+- name: Close registration unless what is declared has been proven
+  cae.matrix.encryption_gate:
+    state: closed_unless_attested
+    instance: atelier
+    domain: atelier.example.coop
+    user: matrix-atelier
+    service: matrix-synapse@atelier.service
+    config_dir: /etc/matrix/atelier
+    digest: "{{ plan.digest }}"
+    closed_until_proven: "{{ plan.closed_until_proven }}"
+  vars:
+    plan: "{{ encryption_gate_documents | cae.matrix.gate_plan('closed') }}"
+"""
+
+RETURN = r"""
+attested:
+  description: Whether an attestation stands for the declared documents.
+  returned: always
+  type: bool
+checks:
+  description: What was looked at.
+  returned: with O(state=proven)
+  type: list
+  elements: dict
+  sample: [{name: a private room starts plain, status: passed, why: "", mend: ""}]
+proved:
+  description: Whether rooms were made for it in this run.
+  returned: with O(state=proven)
+  type: bool
+restarted:
+  description: Whether Synapse was restarted.
+  returned: always
+  type: bool
+report:
+  description: The checks, for people.
+  returned: with O(state=proven)
+  type: str
+moved_aside:
+  description: Where an attestation that no longer holds was kept.
+  returned: when there was one
+  type: str
+"""
+
+import dataclasses
+import datetime
+import os
+import pwd
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.cae.matrix.plugins.module_utils import attestation as attestations
+from ansible_collections.cae.matrix.plugins.module_utils import gate
+from ansible_collections.cae.matrix.plugins.module_utils.attestation import Attestation, Malformed
+from ansible_collections.cae.matrix.plugins.module_utils.gate import Check
+from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import (
+    ServiceAccount,
+    Synapse,
+    SynapseError,
+    quote,
+    read_text,
+    write_private,
+)
+
+try:
+    import psycopg2
+except ImportError:
+    psycopg2 = None
+
+ENCRYPTED_ROOMS = """
+WITH found (room_id, why) AS (
+    SELECT room_id, 'state' FROM current_state_events WHERE type = 'm.room.encryption' AND state_key = ''
+    UNION SELECT room_id, 'state' FROM room_stats_state WHERE encryption IS NOT NULL
+    UNION SELECT room_id, 'messages' FROM events WHERE type = 'm.room.encrypted'
+), gate AS (SELECT name FROM users WHERE admin = 1 AND name ~ %(service_accounts)s)
+SELECT f.room_id, COALESCE(max(s.name), max(s.canonical_alias), ''), COALESCE(max(r.creator), ''),
+       COALESCE(max(c.joined_members), 0), string_agg(DISTINCT 'encrypted ' || f.why, ', ')
+FROM found f
+LEFT JOIN rooms r ON r.room_id = f.room_id
+LEFT JOIN room_stats_state s ON s.room_id = f.room_id
+LEFT JOIN room_stats_current c ON c.room_id = f.room_id
+WHERE r.creator IS NULL OR r.creator NOT IN (SELECT name FROM gate)
+GROUP BY f.room_id ORDER BY f.room_id
+"""
+COUNTS = """
+WITH people AS (
+    SELECT name FROM users
+    WHERE deactivated = 0 AND is_guest = 0 AND appservice_id IS NULL
+      AND NOT (admin = 1 AND name ~ %(service_accounts)s)
+)
+SELECT (SELECT count(*) FROM people),
+       (SELECT count(DISTINCT user_id) FROM e2e_cross_signing_keys
+        WHERE keytype = 'master' AND user_id IN (SELECT name FROM people)),
+       (SELECT count(DISTINCT user_id) FROM e2e_room_keys_versions
+        WHERE deleted = 0 AND user_id IN (SELECT name FROM people))
+"""
+
+
+class Gate:
+    """One run of the module."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.params: dict[str, Any] = module.params
+        self.config_dir = Path(self.params["config_dir"])
+        self.synapse_dir = self.config_dir / "synapse"
+        self.registration_file = self.synapse_dir / "registration.yaml"
+        self.attestation_file = self.config_dir / "attestation.json"
+        self.synapse = Synapse(self.params["socket"] or "")
+        self.changed_paths: list[str] = []
+        self.changed = False
+        self.restarted = False
+        self.moved_aside = ""
+        self.checks: list[Check] = []
+        self.attestation: Attestation | None = None
+        self.malformed = ""
+        self.read_attestation()
+
+    # -- the files ----------------------------------------------------------------------------------------------
+
+    def read_attestation(self) -> None:
+        text = read_text(self.attestation_file)
+        if text is None:
+            return
+        try:
+            found = attestations.parse(text)
+        except Malformed as error:
+            self.malformed = str(error)
+            return
+        if found.is_for(self.params["instance"], self.params["domain"]):
+            self.attestation = found
+        else:
+            self.malformed = f"it is for {found.instance}, {found.domain}"
+
+    @property
+    def holds(self) -> bool:
+        """Whether what is declared has been proven, be it by another process."""
+        return self.attestation is not None and self.attestation.digest == self.params["digest"]
+
+    def first(self) -> Attestation | None:
+        """The earliest that is known; with one, what people have encrypted is their own business."""
+        found = [self.attestation] if self.attestation else []
+        for path in sorted(self.config_dir.glob("attestation.*.json")):
+            try:
+                earlier = attestations.parse(path.read_text(encoding="utf-8"))
+            except (Malformed, OSError, ValueError):
+                continue
+            if earlier.is_for(self.params["instance"], self.params["domain"]):
+                found.append(earlier)
+        return min(found, key=lambda one: one.first_attested_at, default=None)
+
+    def owner(self) -> tuple[int, int]:
+        try:
+            entry = pwd.getpwnam(self.params["user"])
+        except KeyError:
+            self.fail(f"The system user {self.params['user']} does not exist; run role machine first.")
+        return entry.pw_uid, entry.pw_gid
+
+    def write_registration(self, text: str) -> bool:
+        """Whether registration.yaml changed (content, or who may read it)."""
+        if self.module.check_mode and not self.registration_file.exists():
+            return self.note(self.registration_file)
+        uid, gid = self.owner()
+        if read_text(self.registration_file) == text:
+            now = self.registration_file.stat()
+            if (now.st_uid, now.st_gid, now.st_mode & 0o7777) == (uid, gid, 0o600):
+                return False
+        if not self.module.check_mode:
+            write_private(self.registration_file, text, uid, gid, 0o600)
+        return self.note(self.registration_file)
+
+    def write_attestation(self, proof: Attestation) -> None:
+        if not self.module.check_mode:
+            _, gid = self.owner()
+            write_private(self.attestation_file, proof.to_json(), 0, gid, 0o640)
+        self.attestation = proof
+        self.note(self.attestation_file)
+
+    def set_attestation_aside(self) -> None:
+        if not self.attestation_file.exists():
+            return
+        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        kept = self.attestation_file.with_name(f"attestation.{stamp}.json")
+        if not self.module.check_mode:
+            self.attestation_file.rename(kept)
+        self.moved_aside = str(kept)
+        self.attestation = None
+        self.note(self.attestation_file)
+
+    def note(self, path: Path) -> bool:
+        self.changed = True
+        if str(path) not in self.changed_paths:
+            self.changed_paths.append(str(path))
+        return True
+
+    # -- the service --------------------------------------------------------------------------------------------
+
+    def unit(self) -> tuple[str, str]:
+        """systemd's state of the unit, and the name of its present process."""
+        shown = self.unit_properties()
+        return shown.get("ActiveState", "unknown"), shown.get("InvocationID", "")
+
+    def unit_properties(self) -> dict[str, str]:
+        names = ("ActiveState", "InvocationID", "ExecMainStartTimestamp")
+        command = ["systemctl", "show", "--timestamp=us+utc", f"--property={','.join(names)}", self.params["service"]]
+        rc, out, _ = self.module.run_command(command)
+        return dict(line.split("=", 1) for line in out.splitlines() if "=" in line) if rc == 0 else {}
+
+    def stale(self) -> bool:
+        """Whether Synapse runs on with an older registration.yaml: somebody was interrupted before the restart."""
+        shown = self.unit_properties()
+        if shown.get("ActiveState") != "active" or not self.registration_file.exists():
+            return False
+        try:
+            started = datetime.datetime.strptime(
+                shown["ExecMainStartTimestamp"].removesuffix(" UTC"), "%a %Y-%m-%d %H:%M:%S.%f"
+            ).replace(tzinfo=datetime.UTC)
+        except (KeyError, ValueError):
+            return True
+        return self.registration_file.stat().st_mtime > started.timestamp()
+
+    def restart(self) -> None:
+        """Synapse reads its configuration once, when it starts."""
+        self.restarted = True
+        if self.module.check_mode:
+            return
+        self.synapse.close()
+        rc, _, err = self.module.run_command(["systemctl", "restart", self.params["service"]])
+        if rc != 0:
+            raise SynapseError(
+                f"{self.params['service']} does not start: {err.strip()}",
+                f"Read its journal: journalctl -u {self.params['service']}.",
+            )
+        if self.params["socket"]:
+            self.synapse.wait_until_up(self.params["timeout"])
+
+    def close_registration(self) -> None:
+        """Nobody gets an account from now on, until it is proven that encryption is opt-in."""
+        # The attestation goes last: killed in between, the next run finds that it does not match, and closes again.
+        changed = self.write_registration(self.params["closed_until_proven"])
+        if (changed and self.unit()[0] == "active") or self.stale():
+            self.changed = True
+            self.restart()
+        self.set_attestation_aside()
+
+    # -- leaving ------------------------------------------------------------------------------------------------
+
+    def result(self) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "changed": self.changed,
+            "attested": self.holds,
+            "restarted": self.restarted,
+            "changed_paths": self.changed_paths,
+            "diff": [
+                {"before_header": path, "after_header": path, "before": "", "after": "(changed, not shown)\n"}
+                for path in self.changed_paths
+            ],
+        }
+        if self.moved_aside:
+            found["moved_aside"] = self.moved_aside
+        return found
+
+    def fail(self, message: str, **more: Any) -> NoReturn:
+        self.module.fail_json(msg=message, **(self.result() if self.attestation_file else {}), **more)
+        raise AssertionError  # fail_json does not return
+
+    # -- state=closed_unless_attested ---------------------------------------------------------------------------
+
+    def closed_unless_attested(self) -> None:
+        if not self.holds:
+            try:
+                self.close_registration()
+            except SynapseError as error:
+                self.fail(f"Registration is closed on disk, but Synapse runs on with what it had: {error}")
+        self.module.exit_json(**self.result())
+
+    # -- state=proven -------------------------------------------------------------------------------------------
+
+    def proven(self) -> None:
+        state, invocation = self.unit()
+        if state == "activating":
+            self.module.run_command(["systemctl", "start", self.params["service"]])
+            state, invocation = self.unit()
+        if self.module.check_mode and (state != "active" or not self.holds):
+            self.changed = True
+            self.leave("would be proven", proved=False)
+        proof: Attestation | None = None
+        try:
+            if state != "active":
+                raise SynapseError(
+                    f"systemd says that {self.params['service']} is {state}.",
+                    f"Read its journal: journalctl -u {self.params['service']}.",
+                )
+            self.synapse.wait_until_up(self.params["timeout"])
+            self.look()
+            fresh = self.attestation is None or not self.holds or self.attestation.invocation_id != invocation
+            if self.module.check_mode:
+                self.changed = fresh or not self.is_open_as_asked() or bool(gate.refused(self.checks))
+                self.leave("would be proven" if self.changed else "as attested", proved=False)
+            if fresh:
+                proof = self.prove(invocation)
+                if not gate.refused(self.checks):
+                    # First the attestation, then the door: an open door without an attestation must not exist.
+                    self.write_attestation(proof)
+            if not gate.refused(self.checks) and not self.is_open_as_asked():
+                self.open_registration()
+        except SynapseError as error:
+            self.checks.append(Check("Synapse answers", gate.UNSEEN, error.cause, error.mend))
+        if gate.refused(self.checks):
+            self.refuse()
+        self.leave("passed", proved=proof is not None)
+
+    def leave(self, outcome: str, proved: bool) -> NoReturn:
+        self.module.exit_json(**self.result(), **self.told(outcome), proved=proved)
+        raise AssertionError  # exit_json does not return
+
+    def told(self, outcome: str) -> dict[str, Any]:
+        return {
+            "checks": [dataclasses.asdict(check) for check in self.checks],
+            "report": gate.report(self.params["instance"], self.checks, outcome),
+        }
+
+    def refuse(self) -> NoReturn:
+        """Closes unless all that is wrong is that something did not answer, and what is declared was proven before."""
+        contradicted = any(check.status == gate.FAILED for check in self.checks)
+        if self.holds and not contradicted:
+            outcome = "not passed: something could not be seen. What was attested before still stands"
+        else:
+            outcome = "not passed. Registration is closed"
+            try:
+                self.close_registration()
+            except SynapseError as error:
+                outcome = "not passed. Registration is closed as soon as Synapse has been restarted"
+                self.checks.append(Check("closing registration", gate.FAILED, error.cause, error.mend))
+        if self.malformed:
+            outcome += f" (the attestation that was there says nothing: {self.malformed})"
+        told = self.told(outcome)
+        self.fail(told["report"], **told)
+
+    def look(self) -> None:
+        """What costs nothing: files, and the answers that the controller brought."""
+        own = self.synapse.call("GET", "/_matrix/key/v2/server", token="")
+        self.checks.append(gate.files_check(path.name for path in self.synapse_dir.glob("*.yaml")))
+        self.checks += gate.public_checks(
+            self.params["observed"], self.params["declared"], self.params["domain"], own.get("verify_keys", {})
+        )
+        self.checks.append(gate.register_check(self.params["observed"]["register"], self.in_force()))
+
+    def in_force(self) -> str:
+        """How registration has to be found: as it was last seen when it was attested, and closed otherwise."""
+        return self.attestation.registration if self.attestation and self.holds else "closed"
+
+    def is_open_as_asked(self) -> bool:
+        """Whether registration is what the inventory asks for, in the file and in the process."""
+        on_disk = read_text(self.registration_file) == self.params["proven"]
+        return on_disk and self.in_force() == self.params["registration"] and not self.stale()
+
+    def prove(self, invocation: str) -> Attestation:
+        """Rooms on the running server, and the database before the first attestation."""
+        account = ServiceAccount(
+            self.synapse,
+            self.params["domain"],
+            self.config_dir / "gate.token",
+            self.config_dir / "secrets" / "registration_shared_secret",
+        )
+        if account.ready():
+            self.note(account.token_file)
+        self.remove_rooms(self.left_over(account))
+        first = self.first()
+        verdict = first.verdict if first else self.audit()
+        self.probe_rooms()
+        version = self.synapse.call("GET", "/_synapse/admin/v1/server_version").get("server_version")
+        element = self.params["observed"].get("element_version") or {}
+        now = attestations.now()
+        return Attestation(
+            instance=self.params["instance"],
+            domain=self.params["domain"],
+            attested_at=now,
+            first_attested_at=first.first_attested_at if first else now,
+            collection_version=self.params["collection_version"],
+            synapse_version=str(version).split(" ", 1)[0],
+            element_version=element.get("text") or None if element.get("status") == 200 else None,
+            digest=self.params["digest"],
+            invocation_id=invocation,
+            registration=self.in_force(),
+            verdict=verdict,
+        )
+
+    def open_registration(self) -> None:
+        """As the inventory asks, and seen to be so; attests the process that was started for it."""
+        self.write_registration(self.params["proven"])
+        self.restart()
+        status, answer = self.synapse.ask("POST", "/_matrix/client/v3/register", {}, token="")
+        seen = {"url": "/_matrix/client/v3/register", "status": status, "json": answer, "error": None}
+        check = gate.register_check(seen, self.params["registration"])
+        self.checks = [*(one for one in self.checks if one.name != check.name), check]
+        if check.status == gate.PASSED and self.attestation:
+            self.write_attestation(
+                dataclasses.replace(
+                    self.attestation, invocation_id=self.unit()[1], registration=self.params["registration"]
+                )
+            )
+
+    # -- rooms --------------------------------------------------------------------------------------------------
+
+    def left_over(self, account: ServiceAccount) -> list[str]:
+        """Rooms of a gate that was interrupted, whether its account is still in them or not."""
+        name = quote(gate.ROOM_NAME)
+        listed = self.synapse.call("GET", f"/_synapse/admin/v1/rooms?limit=1000&search_term={name}")
+        mine = {account.user_id} | {room["creator"] for room in listed["rooms"] if self.is_ours(room.get("creator"))}
+        rooms = {room["room_id"] for room in listed["rooms"] if room.get("creator") in mine}
+        joined = self.synapse.call("GET", f"/_synapse/admin/v1/users/{quote(account.user_id)}/joined_rooms")
+        return sorted(rooms | set(joined["joined_rooms"]))
+
+    def is_ours(self, creator: object) -> bool:
+        """A service account of the gate: the name alone is not enough, people could have taken one."""
+        if not gate.is_service_account(creator, self.params["domain"]):
+            return False
+        status, answer = self.synapse.ask("GET", f"/_synapse/admin/v1/users/{quote(str(creator))}/admin")
+        return status == 200 and bool(answer.get("admin"))
+
+    def probe_rooms(self) -> None:
+        rooms: dict[str, str] = {}
+        try:
+            for label, variant in gate.PROBES.items():
+                body = {"name": gate.ROOM_NAME, "creation_content": {"m.federate": False}, **variant}
+                status, answer = self.synapse.ask("POST", "/_matrix/client/v3/createRoom", body)
+                if status != 200:
+                    refusal = self.synapse.refusal("POST", "/_matrix/client/v3/createRoom", status, answer)
+                    mend = "take what forbids it (power levels, a module) out of synapse_extra_config"
+                    self.checks.append(Check(f"{label} starts plain", gate.FAILED, refusal.cause, mend))
+                    continue
+                rooms[label] = answer["room_id"]
+                self.checks.append(gate.room_check(label, self.encryption(rooms[label])))
+            label = "a private conversation"
+            if label in rooms:
+                path = f"/_matrix/client/v3/rooms/{quote(rooms[label])}/state/{gate.ENCRYPTION}"
+                status, answer = self.synapse.ask("PUT", path, {"algorithm": gate.ALGORITHM})
+                self.checks.append(gate.opt_in_check(status, answer, self.encryption(rooms[label])))
+        finally:
+            self.remove_rooms(list(rooms.values()))
+
+    def encryption(self, room_id: str) -> Any:
+        path = f"/_matrix/client/v3/rooms/{quote(room_id)}/state/{gate.ENCRYPTION}"
+        status, answer = self.synapse.ask("GET", path)
+        if status == 404:
+            return None
+        if status != 200:
+            raise self.synapse.refusal("GET", path, status, answer)
+        return answer
+
+    def remove_rooms(self, rooms: list[str]) -> None:
+        """Gone from the database when this returns."""
+        tasks: dict[str, str] = {}
+        for room_id in rooms:
+            path = f"/_synapse/admin/v2/rooms/{quote(room_id)}"
+            body = {"block": False, "purge": True, "force_purge": True}
+            status, answer = self.synapse.ask("DELETE", path, body)
+            if status == 200:
+                tasks[answer["delete_id"]] = room_id
+            elif status != 404 and "already" not in str(answer.get("error", "")):
+                raise self.synapse.refusal("DELETE", path, status, answer)
+        deadline = time.monotonic() + self.params["timeout"]
+        while tasks:
+            for task, room_id in list(tasks.items()):
+                answer = self.synapse.call("GET", f"/_synapse/admin/v2/rooms/delete_status/{quote(task)}")
+                if answer["status"] == "complete":
+                    del tasks[task]
+                elif answer["status"] == "failed" or time.monotonic() > deadline:
+                    raise SynapseError(
+                        f"Synapse does not remove the gate's room {room_id}: {answer['status']}.",
+                        f"Read its journal: journalctl -u {self.params['service']}.",
+                    )
+            if tasks:
+                time.sleep(0.1)
+
+    # -- the database -------------------------------------------------------------------------------------------
+
+    def audit(self) -> str:
+        """Is it too late? Counted before the first attestation only."""
+        if psycopg2 is None:
+            self.fail(missing_required_lib("psycopg2", reason="to count what is encrypted; role machine installs it"))
+        arguments = dict(self.params["database"])
+        if self.params["database_password"]:
+            arguments["password"] = self.params["database_password"]
+        who = {"service_accounts": r"^@encryption-gate(-[0-9]+)?:"}
+        try:
+            connection = psycopg2.connect(**{"connect_timeout": 10, **arguments})
+            try:
+                connection.set_session(readonly=True, autocommit=True)
+                with connection.cursor() as cursor:
+                    cursor.execute(ENCRYPTED_ROOMS, who)
+                    rooms = [gate.Room(*row) for row in cursor.fetchall()]
+                    cursor.execute(COUNTS, who)
+                    accounts, identities, key_backups = cursor.fetchone()
+            finally:
+                connection.close()
+        except psycopg2.Error as error:
+            raise SynapseError(
+                f"The database cannot be asked what is encrypted already: {str(error).strip()}",
+                "Run role postgresql, or check the connection in postgresql_host and its neighbours.",
+            ) from None
+        self.checks.append(gate.audit_check(rooms, identities, key_backups, accounts))
+        return gate.verdict(rooms, identities, key_backups)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "required": True, "choices": ["closed_unless_attested", "proven"]},
+            "instance": {"type": "str", "required": True},
+            "domain": {"type": "str", "required": True},
+            "user": {"type": "str", "required": True},
+            "service": {"type": "str", "required": True},
+            "config_dir": {"type": "path", "required": True},
+            "socket": {"type": "path"},
+            "digest": {"type": "str", "required": True},
+            "closed_until_proven": {"type": "str", "required": True, "no_log": True},
+            "proven": {"type": "str", "no_log": True},
+            "registration": {"type": "str", "choices": ["closed", "token"], "default": "closed"},
+            "declared": {"type": "dict"},
+            "observed": {"type": "dict"},
+            "database": {"type": "dict"},
+            "database_password": {"type": "str", "no_log": True},
+            "collection_version": {"type": "str", "default": "unknown"},
+            "timeout": {"type": "int", "default": 120},
+        },
+        required_if=[("state", "proven", ("socket", "proven", "declared", "observed", "database"))],
+        supports_check_mode=True,
+    )
+    if os.geteuid() != 0:
+        module.fail_json(msg="The encryption gate runs as root on the target; set become: true on the play.")
+    run = Gate(module)
+    if module.params["state"] == "proven":
+        run.proven()
+    else:
+        run.closed_unless_attested()
+
+
+if __name__ == "__main__":
+    main()
