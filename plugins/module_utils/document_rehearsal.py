@@ -36,9 +36,9 @@ def rehearse(validators: list[dict[str, Any]], steps: list[Step], check_mode: bo
         concerned = [step for step in steps if any(_inside(_place(step), tree) for tree in trees)]
         if not concerned:
             continue
+        if check_mode and _not_there_yet(command, trees):
+            continue
         if shutil.which(command[0]) is None:
-            if check_mode:
-                continue
             raise DocumentError(
                 f"The configuration cannot be checked: there is no program {command[0]!r} on this machine. "
                 "Install it first; nothing was changed."
@@ -93,6 +93,12 @@ def _rehearse(command: list[str], trees: list[str], concerned: list[Step], steps
             )
     finally:
         shutil.rmtree(work)
+
+
+def _not_there_yet(command: list[str], trees: list[str]) -> bool:
+    """Whether the program, or one it is to start (runuser … -- /opt/…), would only be installed by a real run."""
+    paths = [word for word in command if word.startswith("/") and not any(_inside(word, tree) for tree in trees)]
+    return shutil.which(command[0]) is None or not all(os.path.exists(path) for path in paths)
 
 
 def _outermost(trees: list[str]) -> list[str]:

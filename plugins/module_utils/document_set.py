@@ -355,12 +355,11 @@ class _Planner:
     def link(self, item: Params) -> None:
         path = item["path"]
         found = self._look(path, needs_parent=item["state"] == "present")
-        if found is not None and stat.S_ISDIR(found.st_mode):
+        if found is not None and not (stat.S_ISLNK(found.st_mode) or stat.S_ISREG(found.st_mode)):
             raise DocumentError(
-                f"{path} is to be a link, but a directory is there; look what it holds and move it away."
+                f"{path} is to be a link, but a directory (or something else that is no file) is there; "
+                "look what it holds and move it away."
             )
-        if found is not None and not stat.S_ISLNK(found.st_mode) and not stat.S_ISREG(found.st_mode):
-            raise DocumentError(f"{path} is to be a link, but something else is there; move it away.")
         before = "" if found is None else _shown(path, found)
         if item["state"] == "absent":
             if found is not None and not stat.S_ISLNK(found.st_mode):
