@@ -242,8 +242,8 @@ class Verification:
         if answer.status != 200:
             raise Fault(
                 f"{url}{where} answers {answer.status}.",
-                f"Serve the document there: run the playbook again, or give the webmaster of that site the files that"
-                f" {variable} makes.",
+                f"Serve the document there: run cae.matrix.cooperative again, or give that site's webmaster the files"
+                f" ({variable}).",
                 str(answer.status),
             )
         document = answer.json()
@@ -374,7 +374,7 @@ class Verification:
             theirs = theirs.replace(tzinfo=datetime.UTC)
         # The header counts whole seconds, so that up to one of the difference is rounding.
         ahead = round((theirs - answer.received).total_seconds())
-        seen = f"{abs(ahead)} s {'ahead' if ahead > 0 else 'behind'}" if ahead else "in step"
+        seen = f"{abs(ahead)} s {'ahead' if ahead > 0 else 'behind'}" if abs(ahead) > 1 else "in step"
         cause = f"The clock of {self.expected.hostname} and this machine's differ by {abs(ahead)} s."
         mend = "Synchronise both (systemd-timesyncd or chrony): signatures, certificates and tokens depend on it."
         if abs(ahead) > 60:
@@ -413,7 +413,7 @@ class Verification:
                 return Outcome(f"closed ({seen})")
             raise Fault(
                 "Registration is closed, and the inventory asks for registration tokens.",
-                "Look at the gate's report: it opens registration once it has passed. Run the playbook again.",
+                "Run cae.matrix.cooperative again: the gate opens registration once it has passed, or reports why not.",
                 seen,
             )
         flows = document.get("flows") if isinstance(document, dict) else None
@@ -424,12 +424,12 @@ class Verification:
                 return Outcome("with a registration token")
             raise Fault(
                 "Registration with tokens is open, and the inventory says closed.",
-                "Run the playbook again, or set encryption_gate_registration: token.",
+                "Run cae.matrix.cooperative again, or set encryption_gate_registration: token.",
                 seen,
             )
         raise Fault(
             "Anyone can register, without a token." if answer.status in (200, 401) else f"{url} answers {seen}.",
-            "Only the gate opens registration; look for what else changed Synapse, and run the playbook.",
+            "Only the gate opens registration; look for what else changed Synapse, and run cae.matrix.cooperative.",
             seen,
         )
 
@@ -509,7 +509,7 @@ class Verification:
         if answer.status != 200:
             raise Fault(
                 f"{answer.url} answers {answer.status}.",
-                "Run the playbook again; if it passed, look for another site that answers for this name.",
+                "Run cae.matrix.cooperative again; if it passed, look for another site that answers for this name.",
                 str(answer.status),
             )
         return answer
@@ -518,7 +518,7 @@ class Verification:
         answer = self._element_get("/config.json")
         document = answer.json()
         if not isinstance(document, dict):
-            raise Fault(f"{answer.url} is JSON, but not an object.", "Run the playbook again.")
+            raise Fault(f"{answer.url} is JSON, but not an object.", "Run cae.matrix.cooperative again.")
         server = document.get("default_server_config")
         home = server.get("m.homeserver") if isinstance(server, dict) else None
         home = home if isinstance(home, dict) else {}
@@ -527,7 +527,7 @@ class Verification:
             raise Fault(
                 f"Element leads people to {base_url!r} ({name!r}), not to https://{self.expected.hostname}/"
                 f" ({self.expected.domain}).",
-                "Set default_server_config through the role's variables, not by hand, and run the playbook again.",
+                "Take default_server_config out of element_web_extra_config, and run cae.matrix.cooperative again.",
                 str(base_url),
             )
         self.found["element"] = document
@@ -562,7 +562,7 @@ class Verification:
         if wanted and version != wanted:
             raise Fault(
                 f"Element {version} is served, and the inventory says {wanted}.",
-                "Run the playbook; if it passed, look for a cache in front.",
+                "Run cae.matrix.cooperative; if it passed, look for a cache in front.",
                 version,
             )
         return Outcome(version)
@@ -612,7 +612,7 @@ class Verification:
         if found:
             raise Fault(
                 "What is served is not opt-in. " + " ".join(f"{p.document}: {p.key} {p.cause}" for p in found),
-                "Run the playbook again; if it passed, look for a site or a cache that serves other documents.",
+                "Run cae.matrix.cooperative again; if it passed, look for a site or cache that serves something else.",
                 f"{len(found)} contradiction(s)",
             )
         return Outcome(
@@ -645,13 +645,12 @@ def table(heading: str, checks: Sequence[Check], width: int = 110) -> list[str]:
         for label in ("cause", "mend"):
             text = getattr(details.get(index), label, "")
             if text:
-                begin = f"{'':{first}}  {label:<{second}}  "
-                indent = " " * len(begin)
+                begin = f"    {label:<5}  "
                 lines += textwrap.wrap(
                     text,
-                    max(width, len(begin) + 40),
+                    width,
                     initial_indent=begin,
-                    subsequent_indent=indent,
+                    subsequent_indent=" " * len(begin),
                     break_long_words=False,
                     break_on_hyphens=False,
                 )

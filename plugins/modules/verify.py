@@ -59,7 +59,7 @@ options:
     default: 3
   resolve:
     description:
-      - Addresses by name, in place of DNS. Both sides may carry a port, C({"chat.example.coop:443": "192.0.2.7:8443"}).
+      - Addresses by name, in place of DNS. Both sides may carry a port, C(chat.example.coop:443) to C(192.0.2.7:8443).
         TLS is still checked for the name.
     type: dict
     default: {}
