@@ -633,7 +633,7 @@ def table(heading: str, checks: Sequence[Check], width: int = 110) -> list[str]:
     """The checks as lines for a terminal: aligned columns, cause and mend below what they belong to."""
     number = counts(checks)
     lines = [
-        f"{heading}: {len(checks)} checks, {number['ok']} ok, {number['warn']} warnings, {number['fail']} failed,"
+        f"{heading}: {len(checks)} checks, {number['ok']} ok, {number['warn']} warned, {number['fail']} failed,"
         f" {number['not_checked']} not checked",
         "",
     ]

@@ -538,7 +538,7 @@ def test_what_a_server_says_cannot_control_the_terminal(run: Run) -> None:
 def test_the_table_is_aligned(run: Run) -> None:
     checks = list(run(on(ELEMENT, "/version", (200, PROTECTION, b"1.11.0"))).values())
     lines = table("atelier.test", checks)
-    assert lines[0] == "atelier.test: 35 checks, 34 ok, 0 warnings, 1 failed, 0 not checked"
+    assert lines[0] == "atelier.test: 35 checks, 34 ok, 0 warned, 1 failed, 0 not checked"
     state, seen = lines[2].index("STATE"), lines[2].index("SEEN")
     failed = next(line for line in lines if line.startswith("Element version"))
     assert failed[state : state + 4] == "FAIL"
