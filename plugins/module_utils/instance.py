@@ -8,7 +8,6 @@ Pure functions, used by the filters C(instance_slug) and C(instance_problems).
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -117,10 +116,6 @@ def problems(this: Mapping[str, Any], neighbours: Iterable[Neighbour] = ()) -> l
     size = this.get("matrix_max_upload_size", "50M")
     if not isinstance(size, str) or not SIZE.fullmatch(size):
         found.append(f'matrix_max_upload_size: "{size}" is no size; a whole number and K, M or G, such as 50M')
-
-    ca_file = this.get("matrix_ca_file") or ""
-    if ca_file and not os.path.isfile(os.path.expanduser(str(ca_file))):
-        found.append(f'matrix_ca_file: there is no file "{ca_file}" on the controller')
 
     found += _resolve_problems(this.get("matrix_resolve", {}))
     found += _clashes(this, neighbours)

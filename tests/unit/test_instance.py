@@ -58,7 +58,6 @@ def test_a_good_instance_has_no_problem() -> None:
         ({"matrix_max_upload_size": 50}, "matrix_max_upload_size", "50M"),
         ({"matrix_resolve": {"matrix.atelier.test": "nowhere"}}, "matrix_resolve", "no IP address"),
         ({"matrix_resolve": ["192.0.2.7"]}, "matrix_resolve", "dict"),
-        ({"matrix_ca_file": "/nowhere/ca.pem"}, "matrix_ca_file", "no file"),
     ],
 )
 def test_a_bad_value_is_named_with_its_mend(changes: dict[str, Any], variable: str, mend: str) -> None:
