@@ -438,7 +438,7 @@ class Gate:
         if self.malformed:
             outcome += f" (the attestation that was there says nothing: {self.malformed})"
         told = self.told(outcome)
-        self.fail(told["report"], **told)
+        self.fail(told.pop("report"), **told)
 
     def look(self) -> None:
         """What costs nothing: files, and the answers that the controller brought."""
