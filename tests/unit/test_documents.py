@@ -761,6 +761,29 @@ def test_processes_at_once_lose_nothing_of_each_other(tmp_path: Path) -> None:
     assert len(lines) == 3 * len(names)
 
 
+def test_a_run_that_has_made_its_plan_is_not_overtaken(tmp_path: Path) -> None:
+    shared, reached, go = tmp_path / "etc/shared", tmp_path / "reached", tmp_path / "go"
+    shared.parent.mkdir()
+    os.mkfifo(reached)
+    os.mkfifo(go)
+    first = in_a_process(
+        blocks=[{"path": str(shared), "name": "first", "content": "1"}],
+        validate=shell(f"echo >{reached}; read -r line <{go}", shared.parent),
+    )
+    reached.read_text()
+    second = in_a_process(blocks=[{"path": str(shared), "name": "second", "content": "2"}])
+
+    def waits() -> bool:
+        return any("->" in line and f" {second.pid} " in line for line in Path("/proc/locks").read_text().splitlines())
+
+    while second.poll() is None and not waits():
+        os.sched_yield()
+    go.write_text("\n")
+    for process in (first, second):
+        assert json.loads(process.communicate(timeout=60)[0])["changed"]
+    assert [line for line in shared.read_text().splitlines() if not line.startswith("#")] == ["1", "2"]
+
+
 def test_a_lock_that_is_held_is_named_after_the_wait(tmp_path: Path) -> None:
     path = str(tmp_path / "run/lock")
     with document_set.lock(path):
@@ -844,7 +867,8 @@ def test_what_the_program_refuses_is_never_put_in_place(module: Module, tmp_path
 
 def test_what_the_program_writes_there_is_lost(module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = tmp_path / "work"
-    monkeypatch.setattr("tempfile.mkdtemp", lambda **more: str(work.mkdir() or work))
+    work.mkdir()
+    monkeypatch.setattr("tempfile.mkdtemp", lambda **more: str(work))
     (tmp_path / "etc").mkdir()
     script = f"touch {tmp_path}/etc/mark; test -e {tmp_path}/etc/mark; test -e {work}"
     result = module(files=[{"path": f"{tmp_path}/etc/x", "content": ""}], validate=shell(script, tmp_path / "etc"))
