@@ -1,0 +1,469 @@
+# Copyright: cae.matrix contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Measure what the project promises in figures. Started by bench/run; see bench/README.md."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench/results.json"
+BIN = Path(sys.executable).parent
+IMAGE = os.environ.get("BENCH_IMAGE", "cae-matrix/debian:{release}")
+HOST, DOMAIN = "banc", "banc.test"
+ROUNDS = 3
+PARTS = ("first_run", "writes", "unchanged", "hardening", "contradictions", "lint")
+
+# Actions that write files. What they write under /etc is configuration.
+WRITERS = re.compile(
+    r"(cae\.matrix\.documents|(ansible\.(builtin|legacy|posix)|community\.general)\."
+    r"(template|copy|lineinfile|blockinfile|replace|assemble|ini_file|xml|sysctl|authorized_key|deb822_repository))"
+)
+
+
+class BenchError(Exception):
+    pass
+
+
+@dataclass
+class Figure:
+    what: str
+    measured: float
+    goal: float
+    unit: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return self.measured <= self.goal
+
+
+@dataclass
+class Run:
+    seconds: float
+    tasks: list[dict[str, Any]]
+
+    @property
+    def changed(self) -> list[str]:
+        return [f"{task['role'] or 'playbook'}: {task['task']}" for task in self.tasks if task["changed"]]
+
+
+def say(text: str) -> None:
+    print(f"==> {text}", flush=True)
+
+
+def command(*arguments: str, **more: Any) -> str:
+    result = subprocess.run(arguments, capture_output=True, text=True, check=False, **more)
+    if result.returncode != 0:
+        raise BenchError(f"`{shlex.join(arguments)}` failed:\n{result.stdout[-6000:]}\n{result.stderr[-3000:]}")
+    return str(result.stdout)
+
+
+class Bench:
+    def __init__(self, work: Path, element: Path | None) -> None:
+        self.work = work
+        self.element = element
+        self.containers: set[str] = set()
+        self.environment = os.environ | {
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "bench/callback"),
+            "ANSIBLE_CALLBACKS_ENABLED": "task_log",
+            "ANSIBLE_INJECT_FACT_VARS": "0",
+            "ANSIBLE_NOCOLOR": "1",
+            "BENCH_TASK_LOG": str(work / "tasks.jsonl"),
+        }
+
+    # --- hosts --------------------------------------------------------------------------------------------------
+
+    def bare(self, release: int) -> str:
+        """A new container with nothing on it but Debian; the one before with that name goes."""
+        name = f"cae-matrix-bench-{release}"
+        self.remove(name)
+        self.containers.add(name)
+        image = IMAGE.format(release=release)
+        wanted = [{"name": HOST, "container": name, "image": image, "domain": DOMAIN}]
+        more = {"hosts_wanted": wanted, "bench_addresses": str(self.work / "addresses.json")}
+        self._playbook("-i", "localhost,", "bench/hosts.yml", "-e", json.dumps(more))
+        return name
+
+    def remove(self, *names: str) -> None:
+        for name in names:
+            subprocess.run(["docker", "rm", "-fv", name], capture_output=True, check=False)
+
+    def clean(self) -> None:
+        self.remove(*self.containers)
+        subprocess.run(["docker", "network", "rm", "cae-matrix-bench"], capture_output=True, check=False)
+
+    def inside(self, container: str, *arguments: str, **more: Any) -> str:
+        return command("docker", "exec", "-i", container, *arguments, **more)
+
+    def inventory(self, container: str) -> Path:
+        address = json.loads((self.work / "addresses.json").read_text())[HOST]
+        names = [DOMAIN, f"matrix.{DOMAIN}", f"chat.{DOMAIN}"]
+        variables: dict[str, Any] = {
+            "ansible_connection": "community.docker.docker",
+            "ansible_host": container,
+            "ansible_python_interpreter": "/usr/bin/python3",
+            "matrix_domain": DOMAIN,
+            "matrix_name": "Coopérative du banc",
+            "matrix_resolve": dict.fromkeys(names, address),
+            "matrix_ca_file": str(self.work / "ca/ca.pem"),
+            "machine_postgresql_memory_mb": 1024,
+            "reverse_proxy_certificate": "private_ca",
+            "reverse_proxy_private_ca_dir": str(self.work / "ca"),
+            "encryption_gate_registration": "token",
+            "encryption_gate_administrators": [{"localpart": "support"}],
+        }
+        variables |= self.element_variables()
+        path = self.work / "hosts.json"
+        path.write_text(json.dumps({"cooperatives": {"hosts": {HOST: variables}}}, indent=1))
+        return path
+
+    def element_variables(self) -> dict[str, Any]:
+        if self.element is None:
+            return {"matrix_element_enabled": False}
+        loaded: dict[str, Any] = json.loads(self.element.read_text())
+        return loaded
+
+    # --- runs ---------------------------------------------------------------------------------------------------
+
+    def _playbook(self, *arguments: str) -> None:
+        command(str(BIN / "ansible-playbook"), *arguments, cwd=ROOT, env=self.environment)
+
+    def cooperative(self, container: str) -> Run:
+        log = self.work / "tasks.jsonl"
+        log.unlink(missing_ok=True)
+        inventory = self.inventory(container)
+        began = time.monotonic()
+        self._playbook("-i", str(inventory), "playbooks/cooperative.yml")
+        seconds = time.monotonic() - began
+        return Run(seconds, [json.loads(line) for line in log.read_text().splitlines()])
+
+    # --- the figures --------------------------------------------------------------------------------------------
+
+    def first_run(self) -> tuple[Figure, Run]:
+        """The playbook against the script, on equal machines, taking turns."""
+        ours: list[float] = []
+        theirs: list[float] = []
+        details: dict[str, Any] = {}
+        run = Run(0, [])
+        for turn in range(ROUNDS):
+            container = self.bare(12)
+            before = set(self.inside(container, "apt-mark", "showmanual").split())
+            run = self.cooperative(container)
+            ours.append(run.seconds)
+            say(f"first run {turn + 1}, playbook: {run.seconds:.1f} s")
+            payload = self._payload(container, before, run)
+            packages = self._installed(container)
+
+            container = self.bare(12)
+            began = time.monotonic()
+            command("docker", "cp", str(payload), f"{container}:/root/payload")
+            self.inside(container, "bash", "/root/payload/unavoidable.sh", "/root/payload")
+            theirs.append(time.monotonic() - began)
+            say(f"first run {turn + 1}, unavoidable.sh: {theirs[-1]:.1f} s")
+            differing = sorted(packages ^ self._installed(container))
+            if differing:
+                raise BenchError(f"not the same packages, so not comparable: {differing}")
+        details["playbook_seconds"] = [round(seconds, 1) for seconds in ours]
+        details["script_seconds"] = [round(seconds, 1) for seconds in theirs]
+        slowest = sorted(run.tasks, key=lambda task: -task["seconds"])[:8]
+        details["slowest_tasks"] = [[task["role"], task["task"], task["seconds"]] for task in slowest]
+        details["element"] = self.element is not None
+        ratio = statistics.median(ours) / statistics.median(theirs)
+        return Figure("first run, against the unavoidable", round(ratio, 2), 1.6, "times", details), run
+
+    def _installed(self, container: str) -> set[str]:
+        return set(self.inside(container, "dpkg-query", "-W", "-f", "${Package}\\n").split())
+
+    def _payload(self, container: str, manual_before: set[str], run: Run) -> Path:
+        """What unavoidable.sh gets for free: every answer, and the configuration as rendered."""
+        payload = self.work / "payload"
+        shutil.rmtree(payload, ignore_errors=True)
+        payload.mkdir()
+        shutil.copy(ROOT / "bench/unavoidable.sh", payload)
+        shutil.copy(self.work / "ca/ca.pem", payload)
+        manual = set(self.inside(container, "apt-mark", "showmanual").split())
+        (payload / "packages").write_text("\n".join(sorted(manual - manual_before)) + "\n")
+        paths = [
+            path for kind in ("files", "links", "blocks") for path in managed(run)[kind] if path.startswith("/etc/")
+        ]
+        outside = [path for path in paths if not path.startswith("/etc/matrix/")]
+        archive = ["tar", "--create", "--directory", "/", "etc/matrix", *(path.lstrip("/") for path in outside)]
+        with open(payload / "configuration.tar", "wb") as file:
+            subprocess.run(["docker", "exec", container, *archive], stdout=file, check=True)
+        venv = self.inside(container, "readlink", f"/etc/matrix/{HOST}/venv").strip()
+        version = Path(venv).name.rpartition("-")[0]
+        shutil.copy(ROOT / f"roles/synapse/files/requirements-{version}.txt", payload / "lock")
+        facts = {
+            "instance": HOST,
+            "domain": DOMAIN,
+            "matrix_hostname": f"matrix.{DOMAIN}",
+            "user": f"matrix-{HOST}",
+            "database": f"matrix_{HOST}",
+            "venv": venv,
+            "element_dir": "",
+        }
+        if self.element is not None:
+            given = self.element_variables()
+            link = self.inside(container, "readlink", "-f", f"/etc/matrix/{HOST}/element/release").strip()
+            archive_file = Path(given["element_web_archive"])
+            shutil.copy(archive_file, payload / "element.tar.gz")
+            shutil.copy(f"{archive_file}.asc", payload / "element.asc")
+            facts |= {"element_dir": link, "element_sha256": hashlib.sha256(archive_file.read_bytes()).hexdigest()}
+        (payload / "facts.sh").write_text("".join(f"{key}={shlex.quote(value)}\n" for key, value in facts.items()))
+        return payload
+
+    def writes(self, run: Run) -> list[Figure]:
+        """How often tasks that write configuration were executed, for each role, in a first run."""
+        roles: dict[str, int] = {}
+        elsewhere: list[list[str]] = []
+        for task in run.tasks:
+            role = (task["role"] or "playbook").removeprefix("cae.matrix.")
+            roles.setdefault(role, 0)
+            if not WRITERS.fullmatch(task["action"]):
+                continue
+            paths = [path for paths in task["written"].values() for path in paths]
+            if paths and not any(path.startswith("/etc/") for path in paths):
+                elsewhere.append([role, task["task"]])
+            else:
+                roles[role] += task["executions"]
+        details = {"executions": roles, "tasks_that_write_elsewhere": elsewhere}
+        details["executions_of_all_tasks"] = sum(task["executions"] for task in run.tasks)
+        return [Figure("tasks that write configuration, most of any role", max(roles.values()), 1, "", details)]
+
+    def unchanged(self, container: str, first: Run) -> list[Figure]:
+        run = self.cooperative(container)
+        slowest = sorted(run.tasks, key=lambda task: -task["seconds"])[:8]
+        details = {
+            "tasks": len(run.tasks),
+            "changed": run.changed,
+            "slowest_tasks": [[task["role"], task["task"], task["seconds"]] for task in slowest],
+        }
+        figures = [
+            Figure("a run that changes nothing", round(run.seconds, 1), 20, "s", details),
+            Figure("tasks changed in a run that changes nothing", len(run.changed), 0, "", {}),
+        ]
+        paths = managed(first)
+        # A directory of several is mended for itself, and files in it are looked at for themselves.
+        everything = sorted({path for kind in paths.values() for path in kind})
+        look = [sys_python(), "-c", LOOK, json.dumps(everything)]
+        before = json.loads(self.inside(container, *look))
+        self.inside(container, sys_python(), "-c", EDIT, json.dumps(paths))
+        edited = json.loads(self.inside(container, *look))
+        untouched = [path for path in everything if edited[path] == before[path]]
+        if untouched:
+            raise BenchError(f"these could not be edited by hand: {untouched}")
+        mending = self.cooperative(container)
+        after = json.loads(self.inside(container, *look))
+        left = [path for path in everything if after[path] != before[path]]
+        again = self.cooperative(container)
+        details = {
+            "edited": {kind: len(names) for kind, names in paths.items()},
+            "not_mended": left,
+            "seconds_of_the_mending_run": round(mending.seconds, 1),
+            "changed_in_the_run_after": again.changed,
+        }
+        figures.append(Figure("hand edits that the next run does not mend", len(left), 0, "", details))
+        return figures
+
+    def hardening(self, container: str, release: int) -> Figure:
+        unit = f"matrix-synapse@{HOST}.service"
+        self.inside(container, "systemctl", "is-active", unit)
+        said = self.inside(container, "systemd-analyze", "security", "--no-pager", unit)
+        found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said)
+        if not found:
+            raise BenchError(f"systemd-analyze said something unknown:\n{said[-2000:]}")
+        version = self.inside(container, "systemctl", "--version").split()[1]
+        what = f"systemd-analyze security of Synapse, Debian {release}"
+        return Figure(what, float(found[1]), 1.5, "", {"systemd": version})
+
+    def contradictions(self) -> list[Figure]:
+        path = self.work / "mutants.json"
+        tests = [str(test) for test in (ROOT / "tests/unit").glob("test_*.py") if "BENCH_MUTANTS" in test.read_text()]
+        environment = self.environment | {
+            "BENCH_MUTANTS": str(path),
+            "PYTHONPATH": str(ROOT / ".ansible/collections"),
+        }
+        command(str(BIN / "python"), "-m", "pytest", "-q", *tests, cwd=ROOT, env=environment)
+        numbers = json.loads(path.read_text())
+        missed = numbers["listed"] - numbers["listed_refused"]
+        return [
+            Figure("listed contradictions that are not refused", missed, 0, "", {"listed": numbers["listed"]}),
+            Figure("mutants neither refused nor harmless in real Synapse", numbers["bad"], 0, "", numbers),
+        ]
+
+    def lint(self) -> list[Figure]:
+        arguments = [str(BIN / "ansible-lint"), "--offline", "--profile", "production", "--format", "json"]
+        environment = self.environment | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+        said = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        try:
+            problems = json.loads(said.stdout)
+        except ValueError:
+            raise BenchError(f"ansible-lint said something unknown:\n{said.stdout}{said.stderr}") from None
+        rules: dict[str, int] = {}
+        for problem in problems:
+            rules[problem["check_name"]] = rules.get(problem["check_name"], 0) + 1
+        settings = (ROOT / ".ansible-lint").read_text() if (ROOT / ".ansible-lint").exists() else ""
+        skips = len(re.findall(r"^(skip_list|warn_list|enable_list):", settings, re.MULTILINE))
+        tracked = command("git", "ls-files", "*.yml", "*.yaml", "*.cfg", cwd=ROOT).split()
+        for name in tracked:
+            skips += len(re.findall(r"#\s*no" + r"qa|skip_ansible_lint", (ROOT / name).read_text()))
+        what = "ansible-lint, profile production: warnings and skips"
+        return [Figure(what, len(problems) + skips, 0, "", {"warnings": rules, "skips": skips})]
+
+
+def managed(run: Run) -> dict[str, list[str]]:
+    """Every path that the roles' documents tasks say is theirs."""
+    paths: dict[str, list[str]] = {kind: [] for kind in ("directories", "files", "secrets", "links", "blocks")}
+    for task in run.tasks:
+        if task["action"] == "cae.matrix.documents":
+            for kind, names in task["written"].items():
+                paths[kind] += [name for name in names if name not in paths[kind]]
+    return paths
+
+
+def sys_python() -> str:
+    return "/usr/bin/python3"
+
+
+# Runs on the machine. What a person would see of each path.
+LOOK = """
+import hashlib, json, os, sys
+seen = {}
+for path in json.loads(sys.argv[1]):
+    found = os.lstat(path)
+    holds = None
+    if os.path.islink(path):
+        holds = os.readlink(path)
+    elif os.path.isfile(path):
+        holds = hashlib.sha256(open(path, "rb").read()).hexdigest()
+    seen[path] = [oct(found.st_mode), found.st_uid, found.st_gid, holds]
+print(json.dumps(seen))
+"""
+
+# Runs on the machine. A careless hand on everything: a line more, a mode, a link that leads elsewhere.
+EDIT = """
+import json, os, re, sys
+paths = json.loads(sys.argv[1])
+for path in paths["files"]:
+    with open(path, "a") as file:
+        file.write("# by hand\\n")
+for number, path in enumerate(paths["files"]):
+    if number % 2:
+        os.chmod(path, 0o666)
+for path in paths["blocks"]:
+    text = open(path).read()
+    with open(path, "w") as file:
+        file.write(re.sub(r"(# BEGIN cae\\.matrix [^\\n]*\\n)", r"\\1# by hand\\n", text))
+for path in paths["links"]:
+    os.unlink(path)
+    os.symlink("/nonexistent", path)
+for path in paths["secrets"]:
+    os.chmod(path, 0o644)
+for path in paths["directories"]:
+    os.chmod(path, 0o711)
+"""
+
+
+def table(figures: list[Figure]) -> str:
+    rows = [("what", "measured", "goal", "ok")]
+    rows += [
+        (each.what, f"{each.measured:g} {each.unit}".strip(), f"{each.goal:g}", "yes" if each.ok else "NO")
+        for each in figures
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def record(parts: set[str], figures: dict[str, list[Figure]]) -> None:
+    """Parts that were not measured now keep what was measured before."""
+    kept = json.loads(RESULTS.read_text())["parts"] if RESULTS.exists() else {}
+    core = command(str(BIN / "ansible-playbook"), "--version").splitlines()[0]
+    where = {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "commit": command("git", "rev-parse", "--short", "HEAD", cwd=ROOT).strip(),
+        "ansible_core": re.findall(r"[0-9]+\.[0-9.]+", core)[0],
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+    }
+    for part in parts:
+        measured = [
+            {"what": f.what, "measured": f.measured, "goal": f.goal, "unit": f.unit, "ok": f.ok, "details": f.details}
+            for f in figures[part]
+        ]
+        kept[part] = {"measured_with": where, "figures": measured}
+    ordered = {part: kept[part] for part in PARTS if part in kept}
+    RESULTS.write_text(json.dumps({"parts": ordered}, indent=2, ensure_ascii=False) + "\n")
+
+
+def measure(bench: Bench, parts: set[str]) -> dict[str, list[Figure]]:
+    figures: dict[str, list[Figure]] = {}
+    if parts & {"first_run", "writes", "unchanged", "hardening"}:
+        first: Run | None = None
+        if "first_run" in parts:
+            figure, first = bench.first_run()
+            figures["first_run"] = [figure]
+        if parts & {"writes", "unchanged", "hardening"}:
+            container = bench.bare(12)
+            first = bench.cooperative(container)
+            say(f"first run: {first.seconds:.1f} s")
+            if "writes" in parts:
+                figures["writes"] = bench.writes(first)
+            if "unchanged" in parts:
+                figures["unchanged"] = bench.unchanged(container, first)
+            if "hardening" in parts:
+                figures["hardening"] = [bench.hardening(container, 12)]
+                bench.remove(container)
+                container = bench.bare(13)
+                bench.cooperative(container)
+                figures["hardening"].append(bench.hardening(container, 13))
+    if "contradictions" in parts:
+        figures["contradictions"] = bench.contradictions()
+    if "lint" in parts:
+        figures["lint"] = bench.lint()
+    return figures
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench/run", description=__doc__)
+    parser.add_argument("--only", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
+    parser.add_argument("--element", type=Path, help="JSON file with variables of role element_web, for a release")
+    parser.add_argument("--keep", action="store_true", help="leave the last containers for a look")
+    arguments = parser.parse_args()
+    parts = set(arguments.only.split(","))
+    if parts - set(PARTS):
+        parser.error(f"unknown: {', '.join(sorted(parts - set(PARTS)))}")
+    with tempfile.TemporaryDirectory(prefix="cae-matrix-bench-") as work:
+        bench = Bench(Path(work), arguments.element)
+        try:
+            figures = measure(bench, parts)
+        except BenchError as error:
+            print(error, file=sys.stderr)
+            return 2
+        finally:
+            if not arguments.keep:
+                bench.clean()
+    record(parts, figures)
+    listed = [figure for part in PARTS for figure in figures.get(part, [])]
+    print(table(listed))
+    return 0 if all(figure.ok for figure in listed) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
