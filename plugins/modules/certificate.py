@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 module: certificate
 short_description: Look at a TLS certificate and its key
 version_added: 0.1.0
-author: cae.matrix contributors (@cae-matrix)
+author: cae.matrix contributors
 description:
   - Reads a certificate chain and a private key on the target and tells whether a web server can serve the given names
     with them - they exist, can be read, belong together, are valid today, cover every name, stand in order, and lead

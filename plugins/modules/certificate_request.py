@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 module: certificate_request
 short_description: A TLS key born on the target, a placeholder certificate, and a request for a real one
 version_added: 0.1.0
-author: cae.matrix contributors (@cae-matrix)
+author: cae.matrix contributors
 description:
   - Makes a directory with C(privkey.pem) (EC P-256, mode 0600) and C(fullchain.pem), a certificate that the key signs
     itself, so that a web server can be configured before there is a real one.

@@ -168,7 +168,7 @@ EXAMPLES = r"""
         mode: "0750"
     files:
       - path: /etc/matrix/atelier/well-known/client
-        content: "{{ reverse_proxy_well_known.client | to_nice_json }}\n"
+        content: "{{ reverse_proxy_document.client | to_nice_json }}\n"
         group: matrix-atelier
         mode: "0640"
       - path: /etc/nginx/sites-available/matrix-atelier.conf
