@@ -1,0 +1,158 @@
+# Copyright: cae.matrix contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""One server, and the means to break it and to run the gate on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+CONTAINER = f"cae-matrix-{os.environ.get('MATRIX_TEST_CORE', 'dev')}-{os.environ['MOLECULE_SCENARIO_NAME']}-atelier"
+DOMAIN, CONFIG = "atelier.test", "/etc/matrix/atelier"
+UNIT = "matrix-synapse@atelier.service"
+
+
+@dataclass
+class Run:
+    """What one run of the gate said."""
+
+    status: int
+    output: str
+
+    @property
+    def changed(self) -> bool:
+        return " changed=0 " not in self.output
+
+
+class Server:
+    """The machine under test."""
+
+    def inside(self, *argv: str, content: str | None = None) -> str:
+        done = subprocess.run(
+            ["docker", "exec", "-i", CONTAINER, *argv], input=content, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{argv}: {done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def write(self, path: str, content: str) -> None:
+        self.inside("sh", "-c", 'cat >"$0" && chmod 0644 "$0"', path, content=content)
+
+    def restart(self) -> None:
+        self.inside("systemctl", "restart", UNIT)
+
+    def sql(self, query: str) -> str:
+        return self.inside("psql", "-U", "matrix_atelier", "-d", "matrix_atelier", "-At", "-c", query).strip()
+
+    def attestation(self) -> dict[str, Any] | None:
+        listing = self.inside("ls", CONFIG).split()
+        if "attestation.json" not in listing:
+            return None
+        found: dict[str, Any] = json.loads(self.inside("cat", f"{CONFIG}/attestation.json"))
+        return found
+
+    def forget(self) -> None:
+        """As if the gate had never passed."""
+        self.inside("sh", "-c", f"rm -f {CONFIG}/attestation*.json")
+
+    def ask(self, method: str, path: str, body: Any = None, token: str = "") -> tuple[int, Any]:
+        """From outside, through the proxy."""
+        address = json.loads((EPHEMERAL / "addresses.json").read_text())["atelier"]
+        context = ssl.create_default_context(cafile=str(EPHEMERAL / "ca" / "ca.pem"))
+        context.check_hostname = False
+        request = urllib.request.Request(
+            f"https://{address}{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Host": f"matrix.{DOMAIN}", "Content-Type": "application/json"},
+        )
+        if token:
+            request.add_header("Authorization", f"Bearer {token}")
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+        )
+        try:
+            with opener.open(request, timeout=60) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read() or b"null")
+
+    def register(self) -> tuple[int, Any]:
+        return self.ask("POST", "/_matrix/client/v3/register", {})
+
+    def token_of_support(self) -> str:
+        """An ordinary login: what a person sees."""
+        password = self.inside("cat", f"{CONFIG}/admins/support.password").strip()
+        body = {
+            "type": "m.login.password",
+            "identifier": {"type": "m.id.user", "user": "support"},
+            "password": password,
+        }
+        status, answer = self.ask("POST", "/_matrix/client/v3/login", body)
+        assert status == 200, answer
+        return str(answer["access_token"])
+
+    def command(self, playbook: Path, **variables: Any) -> list[str]:
+        return ["ansible-playbook", "-i", str(EPHEMERAL / "inventory"), str(playbook), "-e", json.dumps(variables)]
+
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "ANSIBLE_CONFIG": str(EPHEMERAL / "ansible.cfg"),
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_FORCE_COLOR": "0",
+        }
+
+    def run(self, playbook: Path, **variables: Any) -> Run:
+        done = subprocess.run(
+            self.command(playbook, **variables),
+            cwd=PROJECT,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return Run(done.returncode, done.stdout + done.stderr)
+
+    def gate(self, **variables: Any) -> Run:
+        return self.run(PROJECT / "molecule/gate/gate.yml", **variables)
+
+
+@pytest.fixture(scope="session")
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture(autouse=True)
+def as_it_was(server: Server) -> Iterator[None]:
+    """Each test begins with a server that is attested and open by token."""
+    done = server.gate()
+    assert done.status == 0, done.output
+    assert server.register()[0] == 401
+    yield
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """A failed test shows what the services said meanwhile."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.failed:
+        journal = subprocess.run(
+            ["docker", "exec", CONTAINER, "journalctl", "--no-pager", "--lines", "80", "--unit", UNIT],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        report.sections.append((f"journal of {UNIT}", journal.stdout + journal.stderr))
