@@ -247,8 +247,17 @@ def test_the_schema_names_the_same_keys() -> None:
     assert tuple(schema["properties"]["verdict"]["enum"]) == attestation.VERDICTS
 
 
-@given(st.sampled_from(sorted(json.loads(PROOF.to_json()))), st.one_of(st.none(), st.booleans(), st.integers(),
-       st.text(max_size=5), st.lists(st.integers(), min_size=1), st.dictionaries(st.text(), st.integers())))  # fmt: skip
+@given(
+    st.sampled_from(sorted(json.loads(PROOF.to_json()))),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.text(max_size=5),
+        st.lists(st.integers(), min_size=1),
+        st.dictionaries(st.text(), st.integers()),
+    ),
+)
 def test_what_is_not_whole_proves_nothing(key: str, value: Any) -> None:
     """Any one key replaced: either it is refused, or it still is an attestation that reads back the same."""
     document = json.loads(PROOF.to_json())
