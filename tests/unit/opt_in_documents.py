@@ -18,6 +18,7 @@ COPY = ("synapse", "extra_well_known_client_content", "io.element.e2ee")
 HOMESERVER = ("element", "default_server_config", "m.homeserver")
 
 Path = tuple[str, ...]
+Values = tuple[Any, ...]
 Edit = tuple[Path, Any]
 
 
@@ -80,6 +81,11 @@ def _one(path: Path, value: Any, key: str, variable: str) -> Listed:
     return Listed(f"{'.'.join(path)}={shown}", ((path, value),), key, variable)
 
 
+NOT_OFF: Values = ("all", "invite", None, "", "False", "Off", "none", True, 0, 1, [], {}, ["off"])
+NO_SETTINGS: Values = (None, [], "false", False)
+NOT_FALSE: Values = ("false", 0, None, True, "", [], "off")
+
+
 def _default(value: Any) -> Listed:
     key = "encryption_enabled_by_default_for_room_type"
     return _one(DEFAULT, value, key, f"synapse_extra_config.{key}")
@@ -107,12 +113,12 @@ def _element(path: Path, value: Any) -> Listed:
 
 LISTED: tuple[Listed, ...] = (
     # Synapse encrypts, or does not start.
-    *(_default(value) for value in ("all", "invite", None, "", "False", "Off", "none", True, 0, 1, [], {}, ["off"])),
+    *(_default(value) for value in NOT_OFF),
     # Element encrypts, or takes the switches away.
     _client(E2EE, REMOVED),
-    *(_client(E2EE, value) for value in (None, [], "false", False)),
+    *(_client(E2EE, value) for value in NO_SETTINGS),
     *((Listed("no default", ((E2EE, {}),), f"client.{E2EE[2]}.default", f"{E2EE[2]}.default"),)),
-    *(_client((*E2EE, "default"), value) for value in ("false", 0, None, True, "", [], "off")),
+    *(_client((*E2EE, "default"), value) for value in NOT_FALSE),
     *(_client((*E2EE, "force_disable"), value) for value in (True, "true", 1, None, "false")),
     _client((*E2EE, "secure_backup_required"), True),
     Listed(

@@ -17,9 +17,7 @@ from ansible_collections.cae.matrix.plugins.module_utils.encryption_opt_in impor
     normalise,
     problems,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from opt_in_documents import (
+from ansible_collections.cae.matrix.tests.unit.opt_in_documents import (
     DEPRECATED,
     E2EE,
     HARMLESS,
@@ -31,6 +29,8 @@ from opt_in_documents import (
     edited,
     valid,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["off", "false"]),

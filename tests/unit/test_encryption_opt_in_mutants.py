@@ -1,0 +1,541 @@
+# Copyright: cae.matrix contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Every mutant of valid documents is refused, or is shown harmless: with the real Synapse, and with Element's rules.
+
+Mutants that ask the same of Synapse are tried once. Synapse reads each configuration, and under each set of power
+levels real rooms are made: they are plain, an encrypted one can be made, and its creator can turn encryption on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import http.client
+import itertools
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from ansible_collections.cae.matrix.plugins.module_utils.encryption_opt_in import normalise, problems
+from ansible_collections.cae.matrix.plugins.module_utils.registration import registration_document, without_doors
+from ansible_collections.cae.matrix.tests.unit.opt_in_documents import (
+    CLIENT,
+    DEFAULT,
+    DEPRECATED,
+    E2EE,
+    HARMLESS,
+    HOMESERVER,
+    LISTED,
+    OVERRIDE,
+    RELEVANT,
+    REMOVED,
+    Edit,
+    edited,
+)
+
+PRESETS = ("private_chat", "trusted_private_chat", "public_chat")
+# Creators are above all levels from room version 12 on, and at 100 before.
+ROOM_VERSIONS = ("12", "11")
+CREATOR, FRIEND = "@creator:coop.example", "@friend:coop.example"
+MEGOLM = {"algorithm": "m.megolm.v1.aes-sha2"}
+
+VALUES: tuple[Any, ...] = (
+    REMOVED,
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    50,
+    100,
+    101,
+    2**53,
+    0.5,
+    "",
+    "off",
+    "Off",
+    "false",
+    "true",
+    "all",
+    "invite",
+    "100",
+    [],
+    [False],
+    {},
+    {"default": False},
+    {"enabled": True},
+)
+LEVEL_VALUES: tuple[Any, ...] = (REMOVED, None, True, -1, 50, 2**53, 0.5, [], {}, [0], 0, 100, 101, "100")
+NAMES: tuple[Any, ...] = (
+    "other.example",
+    "coop.example",
+    "COOP.example",
+    "coop.example:443",
+    "coop.example.",
+    "https://coop.example",
+    "matrix.coop.example",
+    "matrix.coop.example:443",
+    "matrix.coop.example:8448",
+    "matrix.coop.example:x",
+    "https://matrix.coop.example",
+    "https://matrix.coop.example/",
+    "https://matrix.coop.example:443",
+    "https://matrix.coop.example:8448",
+    "http://matrix.coop.example/",
+    "https://matrix.coop.example/?x",
+    "https://other.example/",
+    "https://[",
+    "//matrix.coop.example",
+)
+EVENTS = (
+    "m.room.encryption",
+    "m.room.power_levels",
+    "m.room.encrypted",
+    "m.room.message",
+    "m.room.join_rules",
+    "m.room.name",
+    "m.room.guest_access",
+    "m.room.history_visibility",
+    "m.room.tombstone",
+    "org.example",
+)
+LEVELS = (
+    "state_default",
+    "events_default",
+    "users_default",
+    "invite",
+    "kick",
+    "ban",
+    "redact",
+    "users",
+    "events",
+    "notifications",
+    "org.example",
+)
+
+PLACES: tuple[tuple[str, ...], ...] = (
+    DEFAULT,
+    OVERRIDE,
+    *((*OVERRIDE, preset) for preset in (*PRESETS, "secret_chat")),
+    *((*OVERRIDE, preset, level) for preset in PRESETS for level in LEVELS),
+    *((*OVERRIDE, preset, "events", event) for preset in PRESETS for event in EVENTS),
+    *(
+        ("synapse", key)
+        for key in (
+            "server_name",
+            "public_baseurl",
+            "extra_well_known_client_content",
+            "enable_registration",
+            "disable_registration",
+            "enable_registration_without_verification",
+            "registration_requires_token",
+            "enable_registration_token_3pid_bypass",
+            "allow_guest_access",
+            "registration_shared_secret",
+            "matrix_authentication_service",
+            "experimental_features",
+            "oidc_config",
+            "oidc_providers",
+            "cas_config",
+            "saml2_config",
+            "jwt_config",
+            "modules",
+            "password_providers",
+            "ldap_config",
+        )
+    ),
+    ("synapse", "experimental_features", "msc3861"),
+    ("synapse", "extra_well_known_client_content", "io.element.e2ee"),
+    ("synapse",),
+    ("well_known",),
+    ("element",),
+    CLIENT,
+    ("well_known", "server"),
+    ("well_known", "support"),
+    ("well_known", "server", "m.server"),
+    (*CLIENT, "m.homeserver"),
+    (*CLIENT, "m.homeserver", "base_url"),
+    E2EE,
+    DEPRECATED,
+    *((*key, name) for key in (E2EE, DEPRECATED) for name in ("default", "force_disable", "secure_backup_required")),
+    *(
+        ("element", key)
+        for key in (
+            "force_verification",
+            "forceVerification",
+            "enable_client_well_known_lookups",
+            "features",
+            "setting_defaults",
+            "settingDefaults",
+            "modules",
+            "default_server_config",
+            "default_server_name",
+            "default_hs_url",
+            "brand",
+        )
+    ),
+    ("element", "features", "feature_exclude_insecure_devices"),
+    ("element", "setting_defaults", "lowBandwidth"),
+    ("element", "default_server_config", "io.element.e2ee"),
+    HOMESERVER,
+    (*HOMESERVER, "base_url"),
+    (*HOMESERVER, "server_name"),
+)
+
+
+def mutants() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every value in every place; of what people may add, all of it and every two; levels two at a time."""
+    for place in PLACES:
+        # Each level that is accepted means rooms to make: fewer values there, and all of them for one preset.
+        if place[:2] == OVERRIDE and len(place) > 3:
+            values = LEVEL_VALUES if place[2] == PRESETS[0] else LEVEL_VALUES[-4:]
+        else:
+            values = (*VALUES, *NAMES)
+        for value in values:
+            yield f"{'.'.join(place)} = {'removed' if value is REMOVED else value!r}", edited((place, value))
+    added: list[tuple[Edit, ...]] = [*((edit,) for edit in HARMLESS), *RELEVANT]
+    for one, two in itertools.combinations(added, 2):
+        yield f"{one} and {two}", edited(*one, *two)
+    for encryption, power, default in itertools.product((REMOVED, 50, 100, 101), repeat=3):
+        place = (*OVERRIDE, "private_chat")
+        levels = ((*place, "events", "m.room.encryption"), (*place, "events", "m.room.power_levels"))
+        edits = ((levels[0], encryption), (levels[1], power), ((*place, "state_default"), default))
+        yield f"levels {edits}", edited(*edits)
+
+
+def element_objects(documents: dict[str, Any]) -> list[str]:
+    """What Element Web 1.12.25 would do that is not opt-in, written after its own code, not after ours."""
+    client, element = (documents["well_known"] or {}).get("client"), documents["element"]
+    found = []
+    if client is not None:
+        settings = client.get("io.element.e2ee") or client.get("im.vector.riot.e2ee")
+        disabled = isinstance(settings, dict) and settings.get("force_disable") is True
+        if disabled:
+            found.append("no switches")
+        elif not isinstance(settings, dict) or settings.get("default") is not False:
+            found.append("encrypts")
+    if element is not None:
+        if element.get("force_verification") or element.get("forceVerification"):
+            found.append("forces verification")
+        if not element.get("enable_client_well_known_lookups", True):
+            found.append("does not read .well-known")
+        if (element.get("features") or {}).get("feature_exclude_insecure_devices") in (True, "enable"):
+            found.append("excludes the unverified")
+        if (element.get("setting_defaults") or {}).get("lowBandwidth"):
+            found.append("has no crypto")
+        sources = [bool(element.get(key)) for key in ("default_server_config", "default_server_name")]
+        if not any(sources) or element.get("default_hs_url"):
+            found.append("does not start")
+    return found
+
+
+def names_object(documents: dict[str, Any]) -> list[str]:
+    """Hosts that the documents send people and servers to; there may be one, and one domain."""
+    synapse, well_known, element = (documents[name] or {} for name in ("synapse", "well_known", "element"))
+    config = element.get("default_server_config") or {}
+    client, server = well_known.get("client") or {}, well_known.get("server") or {}
+    base_urls = [
+        synapse and (synapse.get("public_baseurl") or f"https://{synapse['server_name']}/"),
+        *(source and source["m.homeserver"]["base_url"] for source in (client, config)),
+    ]
+    hosts = {urlsplit(url).hostname for url in base_urls if url}
+    delegated = {server["m.server"].split(":")[0]} if server and hosts else set()
+    shown = (config.get("m.homeserver") or {}).get("server_name")
+    domains = {name for name in (synapse.get("server_name"), shown, element.get("default_server_name")) if name}
+    return [f"{found}" for found in (hosts | delegated, domains) if len(found) > 1]
+
+
+# --- the real Synapse ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def python() -> str:
+    path = os.environ.get("SYNAPSE_PYTHON", "")
+    assert path, "set SYNAPSE_PYTHON to the Python of a venv made from roles/synapse/files/requirements-*.txt"
+    return path
+
+
+def asked(python: str, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the real Synapse makes of each configuration."""
+    half = len(documents) // 2 + 1
+
+    def ask(part: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        lines = "".join(json.dumps(document) + "\n" for document in part)
+        probe = [python, str(Path(__file__).with_name("synapse_probe.py"))]
+        done = subprocess.run(probe, input=lines, capture_output=True, text=True, check=True, timeout=120)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = [answer for part in pool.map(ask, [documents[:half], documents[half:]]) for answer in part]
+    assert len(answers) == len(documents)
+    return answers
+
+
+def loadable(synapse: dict[str, Any], mode: str = "closed-until-proven") -> dict[str, Any]:
+    """What Synapse reads before the proof, with no file of ours to be found."""
+    merged = without_doors(synapse) | registration_document(synapse, mode)
+    merged.pop("registration_shared_secret_path", None)
+    return merged | {"signing_key_path": "/nowhere/key", "signing_key": KEY, "macaroon_secret_key": "x"}
+
+
+KEY = "ed25519 a_test AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+
+
+class Homeserver:
+    """A real Synapse on a Unix socket, with SQLite."""
+
+    def __init__(self, python: str, directory: Path, extra: dict[str, Any]) -> None:
+        self._socket = str(directory / "s")
+        limits = {"per_second": 10000, "burst_count": 10000}
+        config = {
+            **extra,
+            "server_name": "coop.example",
+            "report_stats": False,
+            "database": {"name": "sqlite3", "args": {"database": str(directory / "db")}},
+            "listeners": [{"path": self._socket, "type": "http", "resources": [{"names": ["client"]}]}],
+            "signing_key": KEY,
+            "media_store_path": str(directory / "media"),
+            "pid_file": str(directory / "pid"),
+            "macaroon_secret_key": "x",
+            "form_secret": "x",
+            "registration_shared_secret": "x",
+            "bcrypt_rounds": 4,
+            "trusted_key_servers": [],
+            "presence": {"enabled": False},
+            "modules": [{"module": "synapse_probe.Levels", "config": {}}],
+            "rc_message": limits,
+            "rc_room_creation": limits,
+            "rc_invites": {key: limits for key in ("per_room", "per_user", "per_issuer")},
+        }
+        (directory / "homeserver.yaml").write_text(json.dumps(config))  # JSON is YAML
+        self._log = directory / "log"
+        with self._log.open("w") as log:
+            command = [python, "-m", "synapse.app.homeserver", "-c", str(directory / "homeserver.yaml")]
+            environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=directory, env=environment)
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            assert self._process.poll() is None, self._log.read_text()[-3000:]
+            with contextlib.suppress(OSError):
+                if self.request("GET", "/health", parse=False)[0] == 200:
+                    return
+            time.sleep(0.05)
+        raise AssertionError(f"Synapse did not answer within a minute: {self._log.read_text()[-3000:]}")
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(30)
+
+    def request(
+        self, method: str, path: str, body: Any = None, token: str = "", parse: bool = True
+    ) -> tuple[int, dict[str, Any]]:
+        connection = http.client.HTTPConnection("localhost", timeout=30)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(30)
+        with contextlib.closing(connection):
+            connection.sock.connect(self._socket)
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            text = answer.read()
+        return answer.status, json.loads(text) if parse else {}
+
+    def register(self, user: str) -> str:
+        """An account by the shared secret, as the gate makes its own."""
+        nonce = self.request("GET", "/_synapse/admin/v1/register")[1]["nonce"]
+        name = user[1:].split(":")[0]
+        mac = hmac.new(b"x", "\0".join((nonce, name, "secret", "notadmin")).encode(), hashlib.sha1).hexdigest()
+        body = {"nonce": nonce, "username": name, "password": "secret", "admin": False, "mac": mac}
+        status, answer = self.request("POST", "/_synapse/admin/v1/register", body)
+        assert status == 200, answer
+        return str(answer["access_token"])
+
+    def objections(self, token: str, preset: str) -> list[str]:
+        """Why rooms of a preset are not opt-in; empty if they are."""
+        found = []
+
+        def ask(what: str, method: str, path: str, body: Any, expected: int = 200) -> dict[str, Any]:
+            status, answer = self.request(method, f"/_matrix/client/v3/{path}", body, token)
+            if status != expected:
+                found.append(f"{preset}, {what}: {status} {answer}")
+            return answer
+
+        for version in ROOM_VERSIONS:
+            wanted: dict[str, Any] = {"preset": preset, "room_version": version, "name": "x", "topic": "y"}
+            if preset != "public_chat":
+                wanted |= {"invite": [FRIEND], "is_direct": preset == "trusted_private_chat"}
+            room = ask(f"plain room, version {version}", "POST", "createRoom", wanted).get("room_id")
+            if room:
+                ask("is plain", "GET", f"rooms/{room}/state/m.room.encryption", None, 404)
+                ask("write", "PUT", f"rooms/{room}/send/m.room.message/1", {"msgtype": "m.text", "body": "x"})
+                ask("opt in", "PUT", f"rooms/{room}/state/m.room.encryption", MEGOLM)
+                ask("write encrypted", "PUT", f"rooms/{room}/send/m.room.encrypted/2", MEGOLM | {"ciphertext": "x"})
+            # What Element X does for every conversation.
+            encrypted = {"initial_state": [{"type": "m.room.encryption", "state_key": "", "content": MEGOLM}]}
+            ask(f"encrypted room, version {version}", "POST", "createRoom", wanted | encrypted)
+        return found
+
+
+@pytest.fixture(scope="module")
+def seed(python: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A database with two people in it, copied for each server: making the tables is what takes time."""
+    directory = tmp_path_factory.mktemp("seed")
+    server = Homeserver(python, directory, {})
+    try:
+        token = server.register(CREATOR)
+        server.register(FRIEND)
+    finally:
+        server.stop()
+    return directory, token
+
+
+def rooms_under(
+    python: str, seed: tuple[Path, str], directory: Path, overrides: list[dict[str, Any]], extra: dict[str, Any]
+) -> dict[str, list[str]]:
+    """Make rooms under each preset's power levels, on two servers; return the objections to each."""
+
+    def try_half(number: int) -> dict[str, list[str]]:
+        place = directory / str(number)
+        shutil.copytree(seed[0], place, ignore=shutil.ignore_patterns("s", "log", "pid", "*.yaml"))
+        server = Homeserver(python, place, extra)
+        found = {}
+        try:
+            for override in overrides[number::2]:
+                assert server.request("PUT", "/_synapse/client/levels", override)[0] == 200
+                for preset, levels in override.items():
+                    found[_key(preset, levels)] = server.objections(seed[1], preset)
+        finally:
+            server.stop()
+        return found
+
+    with ThreadPoolExecutor(2) as pool:
+        return {key: value for half in pool.map(try_half, range(2)) for key, value in half.items()}
+
+
+def _config(documents: dict[str, Any]) -> str:
+    return json.dumps(loadable(documents["synapse"]), sort_keys=True)
+
+
+def _key(preset: str, levels: Any) -> str:
+    return f"{preset} {json.dumps(levels, sort_keys=True)}"
+
+
+def test_mutants_are_refused_or_harmless(python: str, seed: tuple[Path, str], tmp_path: Path) -> None:
+    everything = list(mutants())
+    accepted = [(name, normalise(documents)) for name, documents in everything if not problems(documents)]
+    refused = len(everything) - len(accepted)
+
+    # One question to Synapse for all mutants that would have it read the same.
+    configs = {
+        json.dumps(loadable(documents["synapse"]), sort_keys=True) for _, documents in accepted if documents["synapse"]
+    }
+    ordered = sorted(configs)
+    answers = dict(zip(ordered, asked(python, [json.loads(config) for config in ordered]), strict=True))
+
+    levels: dict[str, dict[str, Any]] = {}
+    for _, documents in accepted:
+        overrides = (documents["synapse"] or {}).get(OVERRIDE[1]) or {}
+        for preset in PRESETS:
+            override = overrides.get(preset)
+            levels[_key(preset, override)] = {preset: override}
+    objections = rooms_under(python, seed, tmp_path, list(levels.values()), {})
+
+    bad: dict[str, list[str]] = {}
+    for name, documents in accepted:
+        found = [*element_objects(documents), *names_object(documents)]
+        if documents["synapse"]:
+            answer = answers[_config(documents)]
+            if "refused" in answer:
+                found.append(answer["refused"])
+            else:
+                found += answer["encrypts"] + answer["opens"]
+            overrides = documents["synapse"].get(OVERRIDE[1]) or {}
+            for preset in PRESETS:
+                found += objections[_key(preset, overrides.get(preset))]
+        if found:
+            bad[name] = found
+
+    figures = {
+        "listed": len(LISTED),
+        "listed_refused": sum(bool(problems(edited(*listed.edits))) for listed in LISTED),
+        "mutants": len(everything),
+        "refused": refused,
+        "harmless": len(accepted) - len(bad),
+        "bad": len(bad),
+    }
+    if os.environ.get("BENCH_MUTANTS"):
+        Path(os.environ["BENCH_MUTANTS"]).write_text(json.dumps(figures) + "\n")
+    assert not bad, json.dumps(bad, indent=1)[:8000]
+    assert figures["listed"] == figures["listed_refused"]
+    assert refused > 500
+    assert len(accepted) > 100
+    assert len(levels) > 100
+
+
+def test_synapse_does_not_start_where_the_filter_says_so(python: str) -> None:
+    said = [
+        listed for listed in LISTED if any("Synapse would not start" in problem.cause for problem in _found(listed))
+    ]
+    answers = asked(python, [loadable(edited(*listed.edits)["synapse"]) for listed in said])
+    assert len(said) > 10
+    assert [listed.name for listed, answer in zip(said, answers, strict=True) if "refused" not in answer] == []
+
+
+def test_single_sign_on_is_held_back_until_proven_and_as_declared_after(python: str) -> None:
+    sso = {"issuer": "https://sso.coop.example", "client_id": "x", "client_secret": "x", "discover": False}
+    endpoints = {
+        f"{name}_endpoint": f"https://sso.coop.example/{name}" for name in ("authorization", "token", "userinfo")
+    }
+    oidc = {**sso, **endpoints, "idp_id": "sso", "idp_name": "SSO", "jwks_uri": "https://sso.coop.example/jwks"}
+    cas = {"enabled": True, "server_url": "https://cas.coop.example"}
+    jwt = {"enabled": True, "secret": "x", "algorithm": "HS256"}
+    document = edited(
+        (("synapse", "oidc_providers"), [oidc, oidc | {"idp_id": "other", "enable_registration": True}]),
+        (("synapse", "oidc_config"), oidc | {"idp_id": "old", "enabled": True}),
+        (("synapse", "cas_config"), cas),
+        (("synapse", "jwt_config"), jwt),
+    )
+    assert problems(document) == []
+    modes = ("closed-until-proven", "closed", "token")
+    before, closed, token = asked(python, [loadable(document["synapse"], mode) for mode in modes])
+    assert before["opens"] == []
+    assert closed["opens"] == ["oidc", "cas", "jwt"]
+    assert token["opens"] == ["registration", "oidc", "cas", "jwt"]
+
+
+def test_the_real_synapse_sees_what_is_harmful(python: str, seed: tuple[Path, str], tmp_path: Path) -> None:
+    """What the filter refuses is refused for a reason, and the checks above are not blind."""
+    harmful: list[dict[str, Any]] = [
+        {"private_chat": {"events": {"m.room.encryption": 101}}},
+        {"private_chat": {"events": {"m.room.power_levels": 50}}},
+        {"trusted_private_chat": {"users": {CREATOR: 100}}},
+        {"trusted_private_chat": {"invite": 101}},
+        {"public_chat": {"state_default": 101}},
+        {"public_chat": {"events": {"m.room.encrypted": 101}}},
+    ]
+    found = rooms_under(python, seed, tmp_path / "levels", harmful, {})
+    assert [key for key, objections in found.items() if not objections] == []
+    encrypted = rooms_under(python, seed, tmp_path / "all", [{preset: None} for preset in PRESETS], {DEFAULT[1]: "all"})
+    assert all(any("is plain" in objection for objection in objections) for objections in encrypted.values())
+
+
+def _found(listed: Any) -> list[Any]:
+    return problems(edited(*listed.edits))
