@@ -1,0 +1,51 @@
+# Copyright: cae.matrix contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A picture on the controller as a data address."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: element_web_logo
+short_description: A picture on the controller as a data address
+version_added: 0.1.0
+author: cae.matrix contributors
+description:
+  - Reads a picture (SVG, PNG, JPEG or WebP, 64 KiB at most) and returns it as a C(data:) address.
+options:
+  _input:
+    description: Path on the controller.
+    type: path
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Show the address of a logo
+  ansible.builtin.debug:
+    msg: "{{ 'files/logo.svg' | cae.matrix.element_web_logo }}"
+"""
+
+RETURN = r"""
+_value:
+  description: The address.
+  type: str
+  sample: data:image/png;base64,iVBORw0KGgo
+"""
+
+from collections.abc import Callable
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.cae.matrix.plugins.module_utils.element_web import ReleaseError, logo_uri
+
+
+def element_web_logo(path: str) -> str:
+    try:
+        return logo_uri(path)
+    except ReleaseError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+class FilterModule:
+    """Ansible looks for this class."""
+
+    def filters(self) -> dict[str, Callable[..., str]]:
+        return {"element_web_logo": element_web_logo}
