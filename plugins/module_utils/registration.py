@@ -36,7 +36,7 @@ DOORS = DECIDED_BY_GATE + SIGN_ON + CODE
 
 
 def plain(value: Any) -> Any:
-    """Turn Ansible's tagged and lazy values into plain ones, recursively; nothing is dropped."""
+    """Turn Ansible's tagged and lazy values into plain ones, recursively; nothing but `omit` is dropped."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -46,10 +46,15 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return float.__float__(value)
     if isinstance(value, Mapping):
-        return {_plain_key(key): plain(item) for key, item in value.items()}
+        return {_plain_key(key): plain(item) for key, item in value.items() if not _omitted(item)}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value]
+        return [plain(item) for item in value if not _omitted(item)]
     return str(value)
+
+
+def _omitted(value: Any) -> bool:
+    # Ansible drops these when it finishes a template, which is after the filters in it have run.
+    return type(value).__name__ == "_OmitType"
 
 
 def _plain_key(key: Any) -> Any:

@@ -17,18 +17,19 @@ from synapse.http.servlet import parse_json_object_from_request
 from synapse.module_api import ModuleApi
 
 
-class Levels(DirectServeJsonResource):
+class Levels:
     """A module of the real Synapse: other default power levels without the two seconds of a new start."""
 
     def __init__(self, config: Any, api: ModuleApi) -> None:
-        self._hs = api._hs
-        super().__init__(clock=self._hs.get_clock())
-        api.register_web_resource("/_synapse/client/levels", self)
+        homeserver = api._hs
 
-    async def _async_render_PUT(self, request: Any) -> tuple[int, dict[str, Any]]:
-        levels = parse_json_object_from_request(request)
-        self._hs.get_room_creation_handler()._default_power_level_content_override = levels
-        return 200, {}
+        async def put(resource: Any, request: Any) -> tuple[int, dict[str, Any]]:
+            levels = parse_json_object_from_request(request)
+            homeserver.get_room_creation_handler()._default_power_level_content_override = levels
+            return 200, {}
+
+        resource = type("LevelsResource", (DirectServeJsonResource,), {"_async_render_PUT": put})
+        api.register_web_resource("/_synapse/client/levels", resource(clock=homeserver.get_clock()))
 
 
 def facts(document: dict[str, Any]) -> dict[str, Any]:

@@ -260,3 +260,18 @@ def test_tagged_and_lazy_values_become_plain_ones() -> None:
     assert result == normalise(documents)
     assert types(result) <= {dict, list, str, bool}
     assert digest(dressed(documents)) == digest(documents)
+
+
+class _OmitType:
+    """Like Ansible's `omit` as filters see it."""
+
+
+def test_what_is_omitted_counts_as_absent() -> None:
+    omit = _OmitType()
+    documents = valid()
+    documents["synapse"]["encryption_enabled_by_default_for_room_type"] = omit
+    documents["well_known"]["client"]["org.example"] = [omit]
+    documents["element"] = omit
+    expected = normalise(valid()) | {"element": None}
+    expected["well_known"]["client"]["org.example"] = []
+    assert normalise(documents) == expected
