@@ -90,6 +90,7 @@ class Expected:
     well_known_elsewhere: bool = False
     support: bool = False
     third_parties: tuple[str, ...] = ()
+    element_declared: Mapping[str, Any] = field(default_factory=dict)
     expiry_warning_days: int = 21
     expiry_failure_days: int = 3
 
@@ -535,7 +536,7 @@ class Verification:
 
     def _third_parties(self) -> Outcome:
         own = {self.expected.domain, self.expected.hostname, self.expected.element_hostname}
-        accepted = own | set(self.expected.third_parties)
+        accepted = own | set(self.expected.third_parties) | _named_hosts(self.expected.element_declared)
         strangers = sorted(
             {
                 f"{path} names {host}"
@@ -546,7 +547,7 @@ class Verification:
         if strangers:
             raise Fault(
                 f"config.json points at others: {'; '.join(strangers)}.",
-                "Take them out of element_web_extra_config, or name those hosts in verify_third_parties.",
+                "Run cae.matrix.cooperative; if they are meant to be there, name those hosts in verify_third_parties.",
                 f"{len(strangers)} found",
             )
         return Outcome("none")
@@ -691,6 +692,17 @@ def _hosts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
             yield path, re.sub(r":\d*$", "", host)
         if path.endswith(("preferred_domain", "preferredDomain")) and "/" not in value and value:
             yield path, value.lower()
+
+
+def _named_hosts(declared: Any) -> set[str]:
+    """The hosts that the inventory names itself, in addresses or alone."""
+    if isinstance(declared, Mapping):
+        return set().union(*(_named_hosts(inner) for inner in declared.values()))
+    if isinstance(declared, (list, tuple)):
+        return set().union(*(_named_hosts(inner) for inner in declared))
+    if isinstance(declared, str):
+        return {host for _, host in _hosts(declared)} | {declared.lower()}
+    return set()
 
 
 def _printable(value: str) -> str:

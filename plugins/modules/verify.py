@@ -49,6 +49,10 @@ options:
     type: list
     elements: str
     default: []
+  element_declared:
+    description: The inventory's own C(element_web_*) variables. Hosts that they name may be in C(config.json).
+    type: dict
+    default: {}
   expiry_warning_days:
     description: A certificate that is valid for fewer days than this is warned about.
     type: int
@@ -184,6 +188,7 @@ def main() -> None:
             "well_known_elsewhere": {"type": "bool", "default": False},
             "support": {"type": "bool", "default": False},
             "third_parties": {"type": "list", "elements": "str", "default": []},
+            "element_declared": {"type": "dict", "default": {}},
             "expiry_warning_days": {"type": "int", "default": 21},
             "expiry_failure_days": {"type": "int", "default": 3},
             "resolve": {"type": "dict", "default": {}},
@@ -208,6 +213,7 @@ def main() -> None:
         well_known_elsewhere=options["well_known_elsewhere"],
         support=options["support"],
         third_parties=tuple(options["third_parties"]),
+        element_declared=options["element_declared"],
         expiry_warning_days=options["expiry_warning_days"],
         expiry_failure_days=options["expiry_failure_days"],
     )

@@ -249,8 +249,15 @@ BROKEN: list[tuple[str, Break, str, str]] = [
         "sends other servers to old.test",
     ),
     ("well-known.support.domain", on(DOMAIN, WELL_KNOWN + "support", as_json({})), "FAIL", "neither contacts"),
+    (
+        "well-known.support.domain",
+        on(DOMAIN, WELL_KNOWN + "support", as_json({"support_page": "https://a.test"}, headers={})),
+        "FAIL",
+        "no Access-Control-Allow-Origin",
+    ),
     ("versions", on(HOMESERVER, VERSIONS, (502, {}, b"")), "FAIL", "Synapse behind it is not (502)"),
     ("versions", on(HOMESERVER, VERSIONS, (404, {}, b"")), "FAIL", "answers 404"),
+    ("versions", on(HOMESERVER, VERSIONS, [1]), "FAIL", "not an object"),
     ("versions", on(HOMESERVER, VERSIONS, {"versions": []}), "FAIL", "names no versions"),
     ("versions", on(HOMESERVER, VERSIONS, {"versions": ["v1.12", "w2"]}), "FAIL", "does not have: w2"),
     ("versions", on(HOMESERVER, VERSIONS, {"versions": ["r0.6.1", "v1.4"]}), "FAIL", "only old versions"),
@@ -299,6 +306,7 @@ BROKEN: list[tuple[str, Break, str, str]] = [
     ("federation.keys", on(HOMESERVER, "/_matrix/key/v2/server", (404, {}, b"")), "FAIL", "answers 404"),
     ("federation.version", on(HOMESERVER, "/_matrix/federation/v1/version", {}), "FAIL", "which server"),
     ("element.config", on(ELEMENT, "/config.json", (404, PROTECTION, b"")), "FAIL", "answers 404"),
+    ("element.config", on(ELEMENT, "/config.json", [1]), "FAIL", "not an object"),
     ("element.config", on(ELEMENT, "/config.json", config(default_server_config={})), "FAIL", "leads people to None"),
     ("element.config", on(ELEMENT, "/config.json", without("Content-Type", "text/html")), "warn", "text/html"),
     (
@@ -468,6 +476,7 @@ def test_registration_with_tokens(run: Run) -> None:
     assert run(tokens, registration="token")["registration"].state == "ok"
     closed = run(registration="token")["registration"]
     assert closed.state == "FAIL"
+    assert "is closed, and the inventory asks for registration tokens" in closed.cause
     assert "the gate opens registration" in closed.mend
 
 
@@ -512,6 +521,9 @@ def test_third_parties_that_the_inventory_accepts(run: Run) -> None:
     pointing = on(ELEMENT, "/config.json", config(jitsi={"preferred_domain": "meet.fed.test"}, help="https://h.test/x"))
     assert run(pointing)["element.third-parties"].seen == "2 found"
     assert run(pointing, third_parties=("meet.fed.test", "h.test"))["element.third-parties"].state == "ok"
+    declared = {"element_web_jitsi_domain": "meet.fed.test", "element_web_footer_links": [{"url": "https://h.test/"}]}
+    assert run(pointing, element_declared=declared)["element.third-parties"].state == "ok"
+    assert run(pointing, element_declared={"element_web_jitsi_domain": "x"})["element.third-parties"].state == "FAIL"
 
 
 def test_one_name_for_everything(run: Run, authority: Authority) -> None:
