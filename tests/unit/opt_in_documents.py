@@ -238,6 +238,7 @@ LISTED: tuple[Listed, ...] = (
     _element((*HOMESERVER[1:], "base_url"), "https://matrix.other.example"),
     _element((*HOMESERVER[1:], "server_name"), "other.example"),
     _element(("default_server_name",), "other.example"),
+    _one(COPY[:2], [], COPY[1], f"synapse_extra_config.{COPY[1]}"),
     # Side doors of registration.
     *(_door(("enable_registration",), value) for value in (True, "true", None, 1)),
     _door(("disable_registration",), False),

@@ -262,6 +262,12 @@ def test_tagged_and_lazy_values_become_plain_ones() -> None:
     assert digest(dressed(documents)) == digest(documents)
 
 
+@pytest.mark.parametrize("documents", [None, [], "x", 1, [valid()]])
+def test_what_is_no_dict_of_documents_is_refused(documents: Any) -> None:
+    with pytest.raises(Contradictions, match="must be a dict of synapse, well_known and element"):
+        normalise(documents)
+
+
 class _OmitType:
     """Like Ansible's `omit` as filters see it."""
 
