@@ -308,6 +308,10 @@ def _preset_problems(content: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         )
     events_default = content.get("events_default", 0)
     plain_level, encrypted_level = (events.get(f"m.room.{kind}", events_default) for kind in ("message", "encrypted"))
+    for kind, level in (("message", plain_level), ("encrypted", encrypted_level)):
+        if level > _ADMINISTRATOR:
+            named = f"events.m.room.{kind}" if f"m.room.{kind}" in events else "events_default"
+            yield named, f"is {level}, more than the creator has: nobody could write.", f"at most {_ADMINISTRATOR}."
     if encrypted_level > plain_level:
         yield (
             "events.m.room.encrypted",

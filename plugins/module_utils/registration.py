@@ -94,4 +94,4 @@ def _known_people_only(key: str, value: Any) -> Any:
         return [provider | {"enable_registration": False} for provider in value if isinstance(provider, dict)]
     if key in ("oidc_config", "cas_config") and isinstance(value, dict) and value:
         return value | {"enable_registration": False}
-    return [] if key in ("modules", "password_providers") else {}
+    return [] if key in ("oidc_providers", "modules", "password_providers") else {}

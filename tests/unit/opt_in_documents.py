@@ -172,6 +172,8 @@ LISTED: tuple[Listed, ...] = (
             ),
             _level(preset, {"events": {"m.room.power_levels": 50}}, "events.m.room.encryption"),
             _level(preset, {"events": {"m.room.encrypted": 50}}, "events.m.room.encrypted"),
+            _level(preset, {"events_default": 101}, "events_default"),
+            _level(preset, {"events": {"m.room.message": 101}}, "events.m.room.message"),
             _level(preset, {"events": {"m.room.encryption": "100"}}, "events.m.room.encryption"),
             _level(preset, {"events": {"m.room.encryption": True}}, "events.m.room.encryption"),
             _level(preset, {"events": {"m.room.encryption": None}}, "events.m.room.encryption"),
@@ -263,13 +265,20 @@ LISTED: tuple[Listed, ...] = (
     _one(("well_known", "clients"), {}, "clients", "reverse_proxy_well_known_client_extra"),
 )
 
+PROVIDER = {
+    "idp_id": "coop",
+    "idp_name": "Coop",
+    "issuer": "https://sso.example/",
+    "client_id": "x",
+    "client_secret": "x",
+}
 # What an inventory may well add, and what must neither be refused nor, unless named below, change the digest.
 HARMLESS: tuple[Edit, ...] = (
     (("synapse", "max_upload_size"), "50M"),
     (("synapse", "presence"), {"enabled": False}),
     (("synapse", "enable_registration"), False),
     (("synapse", "registration_requires_token"), True),
-    (("synapse", "oidc_providers"), [{"idp_id": "coop", "idp_name": "Coop", "client_secret": "x"}]),
+    (("synapse", "oidc_providers"), [PROVIDER]),
     (("synapse", "oidc_config"), None),
     (("synapse", "matrix_authentication_service"), {"enabled": False}),
     (("synapse", "experimental_features"), {"msc3266_enabled": True}),

@@ -74,6 +74,12 @@ def test_until_proven_nobody_new_comes_in() -> None:
     assert not any(document[key] for key in WITHHELD)
 
 
+def test_until_proven_what_is_declared_empty_stays_of_its_kind() -> None:
+    document = registration_document(dict.fromkeys((*WITHHELD, "oidc_providers", "oidc_config")), "closed-until-proven")
+    assert document["oidc_providers"] == document["modules"] == document["password_providers"] == []
+    assert document["oidc_config"] == document["saml2_config"] == document["jwt_config"] == {}
+
+
 @pytest.mark.parametrize("mode", ["closed", "token"])
 def test_once_proven_providers_are_as_declared(mode: str) -> None:
     document = registration_document(DECLARED, mode)
