@@ -124,7 +124,7 @@ def test_an_unsupported_distribution(tmp_path: Path) -> None:
 
 
 def certificate(key: ec.EllipticCurvePrivateKey, days: int, names: list[str]) -> bytes:
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
     built = (
         x509.CertificateBuilder()

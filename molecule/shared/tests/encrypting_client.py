@@ -13,7 +13,7 @@ from nio import AsyncClient, AsyncClientConfig, MatrixRoom, MegolmEvent, RoomMes
 
 
 class EncryptingClient:
-    def __init__(self, base_url: str, user_id: str, device_id: str, token: str, store: Path, tls: ssl.SSLContext | None):
+    def __init__(self, base_url: str, user_id: str, device_id: str, token: str, store: Path, tls: ssl.SSLContext):
         config = AsyncClientConfig(encryption_enabled=True, store_sync_tokens=True)
         self.client = AsyncClient(base_url, user_id, device_id=device_id, store_path=str(store), config=config, ssl=tls)
         self.client.restore_login(user_id, device_id, token)
