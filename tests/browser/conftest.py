@@ -1,0 +1,130 @@
+# Copyright: cae.matrix contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A real browser, in English, in front of a running instance; every request it makes is written down."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+
+
+@dataclass
+class Instance:
+    """One entry of a summary, as C(make demo) leaves it."""
+
+    domain: str
+    homeserver_url: str
+    element_url: str
+    address: str
+    ca_file: str
+    accounts: list[dict[str, Any]]
+
+    @property
+    def hosts(self) -> set[str]:
+        return {self.domain, *(str(urlsplit(url).hostname) for url in (self.homeserver_url, self.element_url))}
+
+
+@dataclass
+class Visit:
+    """A page and the requests that were made from it."""
+
+    page: Page
+    requests: list[str] = field(default_factory=list)
+
+    def hosts(self) -> set[str]:
+        parts = [urlsplit(url) for url in self.requests]
+        return {str(part.hostname) for part in parts if part.scheme in ("http", "https", "ws", "wss")}
+
+
+@pytest.fixture(scope="session")
+def instance() -> Instance:
+    found = json.loads(Path(os.environ["MATRIX_SUMMARY"]).read_text(encoding="utf-8"))["instances"][0]
+    return Instance(
+        domain=found["matrix_domain"],
+        homeserver_url=found["homeserver_url"].rstrip("/"),
+        element_url=found["element_url"].rstrip("/") + "/",
+        address=found["address"],
+        ca_file=found["ca_file"],
+        accounts=found["accounts"],
+    )
+
+
+@pytest.fixture(scope="session")
+def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = Path(os.environ.get("MATRIX_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def public_key_pin(pem: str) -> str:
+    """What Chromium calls a certificate's key: the SHA-256 of its public key, in Base64."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    key = x509.load_pem_x509_certificate(pem.encode()).public_key()
+    return base64.b64encode(
+        hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+    ).decode()
+
+
+def trusted_pins(instance: Instance) -> list[str]:
+    """The keys of the instance's certificates, after each has been verified against the CA with its name."""
+    import socket
+
+    pins = []
+    for host in sorted(instance.hosts):
+        context = ssl.create_default_context(cafile=instance.ca_file or None)
+        with (
+            socket.create_connection((instance.address, 443), timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname=host) as connection,
+        ):
+            certificate = connection.getpeercert(binary_form=True)
+        pins.append(public_key_pin(ssl.DER_cert_to_PEM_cert(certificate or b"")))
+    return pins
+
+
+@pytest.fixture(scope="session")
+def browser(instance: Instance) -> Iterator[Browser]:
+    rules = ", ".join(f"MAP {host} {instance.address}" for host in sorted(instance.hosts))
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=os.environ.get("MATRIX_CHROMIUM", "/usr/bin/chromium"),
+            args=[
+                *FLAGS,
+                f"--host-resolver-rules={rules}",
+                f"--ignore-certificate-errors-spki-list={','.join(sorted(set(trusted_pins(instance))))}",
+            ],
+        )
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Visit]:
+    context: BrowserContext = browser.new_context(locale="en-GB", viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    seen = Visit(page)
+    context.on("request", lambda request: seen.requests.append(request.url))
+    page.on("websocket", lambda socket: seen.requests.append(socket.url))
+    yield seen
+    context.close()

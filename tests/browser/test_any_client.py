@@ -1,0 +1,24 @@
+# Copyright: cae.matrix contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What must hold for any client that is served, the fixture included."""
+
+from __future__ import annotations
+
+import re
+
+from conftest import Instance, Visit
+from playwright.sync_api import expect
+
+
+def test_a_person_logs_in_and_nobody_else_is_asked(instance: Instance, visit: Visit) -> None:
+    person = instance.accounts[0]
+    localpart = person["user_id"].split(":")[0].removeprefix("@")
+    visit.page.goto(f"{instance.element_url}#/login")
+    visit.page.locator("input[name=username]").fill(localpart)
+    visit.page.locator("input[name=password]").fill(person["password"])
+    expect(visit.page.locator("html")).to_have_attribute("lang", re.compile("^fr"))
+    with visit.page.expect_response(lambda response: response.url.endswith("/login") and response.request.method == "POST") as answer:
+        visit.page.get_by_role("button", name="Se connecter", exact=True).click()
+    assert answer.value.status == 200
+    assert answer.value.json()["user_id"] == person["user_id"]
+    assert visit.hosts() <= instance.hosts
