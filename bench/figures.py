@@ -75,9 +75,8 @@ def command(*arguments: str, **more: Any) -> str:
 
 
 class Bench:
-    def __init__(self, work: Path, element: Path | None) -> None:
+    def __init__(self, work: Path) -> None:
         self.work = work
-        self.element = element
         self.containers: set[str] = set()
         self.environment = os.environ | {
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
@@ -108,6 +107,7 @@ class Bench:
     def clean(self) -> None:
         self.remove(*self.containers)
         subprocess.run(["docker", "network", "rm", "cae-matrix-bench"], capture_output=True, check=False)
+        shutil.rmtree(self.work)
 
     def inside(self, container: str, *arguments: str, **more: Any) -> str:
         return command("docker", "exec", "-i", container, *arguments, **more)
@@ -129,16 +129,18 @@ class Bench:
             "encryption_gate_registration": "token",
             "encryption_gate_administrators": [{"localpart": "support"}],
         }
-        variables |= self.element_variables()
+        variables |= self.element()
         path = self.work / "hosts.json"
         path.write_text(json.dumps({"cooperatives": {"hosts": {HOST: variables}}}, indent=1))
         return path
 
-    def element_variables(self) -> dict[str, Any]:
-        if self.element is None:
-            return {"matrix_element_enabled": False}
-        loaded: dict[str, Any] = json.loads(self.element.read_text())
-        return loaded
+    def element(self) -> dict[str, Any]:
+        """Element's release as the tests have it: the one of ELEMENT_WEB_RELEASE, or the fixture."""
+        directory = self.work / "element"
+        if not directory.exists():
+            command(str(BIN / "python"), str(ROOT / "tests/element-release"), str(directory), "--or-fixture", cwd=ROOT)
+        variables: dict[str, Any] = json.loads((directory / "variables.json").read_text())
+        return variables
 
     # --- runs ---------------------------------------------------------------------------------------------------
 
@@ -184,7 +186,7 @@ class Bench:
         details["script_seconds"] = [round(seconds, 1) for seconds in theirs]
         slowest = sorted(run.tasks, key=lambda task: -task["seconds"])[:8]
         details["slowest_tasks"] = [[task["role"], task["task"], task["seconds"]] for task in slowest]
-        details["element"] = self.element is not None
+        details["element"] = Path(self.element()["element_web_release_file"]).name
         ratio = statistics.median(ours) / statistics.median(theirs)
         return Figure("first run, against the unavoidable", round(ratio, 2), 1.6, "times", details), run
 
@@ -217,15 +219,17 @@ class Bench:
             "user": f"matrix-{HOST}",
             "database": f"matrix_{HOST}",
             "venv": venv,
-            "element_dir": "",
+            "element_dir": self.inside(container, "readlink", "-f", f"/etc/matrix/{HOST}/element/release").strip(),
         }
-        if self.element is not None:
-            given = self.element_variables()
-            link = self.inside(container, "readlink", "-f", f"/etc/matrix/{HOST}/element/release").strip()
-            archive_file = Path(given["element_web_archive"])
-            shutil.copy(archive_file, payload / "element.tar.gz")
-            shutil.copy(f"{archive_file}.asc", payload / "element.asc")
-            facts |= {"element_dir": link, "element_sha256": hashlib.sha256(archive_file.read_bytes()).hexdigest()}
+        element = self.element()
+        release = Path(element["element_web_release_file"])
+        facts["element_sha256"] = hashlib.sha256(release.read_bytes()).hexdigest()
+        shutil.copy(release, payload / "element.tar.gz")
+        shutil.copy(element["element_web_release_signature_file"], payload / "element.asc")
+        key = subprocess.run(
+            ["gpg", "--dearmor"], input=element["element_web_signing_key"].encode(), capture_output=True, check=True
+        )
+        (payload / "element.gpg").write_bytes(key.stdout)
         (payload / "facts.sh").write_text("".join(f"{key}={shlex.quote(value)}\n" for key, value in facts.items()))
         return payload
 
@@ -362,8 +366,14 @@ EDIT = """
 import json, os, re, sys
 paths = json.loads(sys.argv[1])
 for path in paths["files"]:
-    with open(path, "a") as file:
-        file.write("# by hand\\n")
+    text = open(path).read()
+    try:
+        # Still JSON, as a person would leave it.
+        text = json.dumps(json.loads(text) | {"by hand": True})
+    except ValueError:
+        text += "# by hand\\n"
+    with open(path, "w") as file:
+        file.write(text)
 for number, path in enumerate(paths["files"]):
     if number % 2:
         os.chmod(path, 0o666)
@@ -443,22 +453,22 @@ def measure(bench: Bench, parts: set[str]) -> dict[str, list[Figure]]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench/run", description=__doc__)
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
-    parser.add_argument("--element", type=Path, help="JSON file with variables of role element_web, for a release")
-    parser.add_argument("--keep", action="store_true", help="leave the last containers for a look")
+    parser.add_argument("--keep", action="store_true", help="leave the last containers, and what was made, for a look")
     arguments = parser.parse_args()
     parts = set(arguments.only.split(","))
     if parts - set(PARTS):
         parser.error(f"unknown: {', '.join(sorted(parts - set(PARTS)))}")
-    with tempfile.TemporaryDirectory(prefix="cae-matrix-bench-") as work:
-        bench = Bench(Path(work), arguments.element)
-        try:
-            figures = measure(bench, parts)
-        except BenchError as error:
-            print(error, file=sys.stderr)
-            return 2
-        finally:
-            if not arguments.keep:
-                bench.clean()
+    bench = Bench(Path(tempfile.mkdtemp(prefix="cae-matrix-bench-")))
+    try:
+        figures = measure(bench, parts)
+    except BenchError as error:
+        print(error, file=sys.stderr)
+        return 2
+    finally:
+        if arguments.keep:
+            say(f"kept: {bench.work}, {', '.join(sorted(bench.containers))}")
+        else:
+            bench.clean()
     record(parts, figures)
     listed = [figure for part in PARTS for figure in figures.get(part, [])]
     print(table(listed))

@@ -2,10 +2,11 @@
 # Only what cannot be avoided, as somebody would type it who knows every answer beforehand: what a first run of the
 # playbook is measured against. Runs on the same bare image, with the same packages, the same wheels and the same
 # configuration, which bench/figures.py took from a machine that the playbook had brought up.
-# usage: unavoidable.sh DIRECTORY, which holds: facts.sh packages lock configuration.tar [element.tar.gz element.asc element.gpg]
+# usage: unavoidable.sh DIRECTORY, which holds: facts.sh packages lock configuration.tar ca.pem element.tar.gz
+# element.asc element.gpg
 set -euo pipefail
 cd "$1"
-. ./facts.sh # instance domain matrix_hostname element_hostname user database venv element_dir
+. ./facts.sh # instance domain matrix_hostname user database venv element_dir element_sha256
 
 apt-get -qq update
 # shellcheck disable=SC2046  # a list of words
@@ -23,12 +24,10 @@ umask 022
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-cache-dir \
     --require-hashes --only-binary :all: --requirement lock
 
-if [ -n "$element_dir" ]; then
-    echo "$element_sha256  element.tar.gz" | sha256sum --check --quiet
-    gpgv --quiet --keyring ./element.gpg element.asc element.tar.gz
-    install -d "$element_dir"
-    tar --extract --no-same-owner --strip-components 1 --file element.tar.gz --directory "$element_dir"
-fi
+echo "$element_sha256  element.tar.gz" | sha256sum --check --quiet
+gpgv --quiet --keyring ./element.gpg element.asc element.tar.gz 2>/dev/null
+install -d "$element_dir"
+tar --extract --no-same-owner --strip-components 1 --file element.tar.gz --directory "$element_dir"
 
 systemctl restart postgresql
 runuser -u postgres -- psql --quiet --set ON_ERROR_STOP=1 <<SQL
