@@ -66,6 +66,11 @@ class Instance:
         return f"https://{self.matrix_hostname}"
 
     @property
+    def serves_element(self) -> bool:
+        """A scenario may declare Element absent; then nothing answers by its name."""
+        return self.machine.file(f"/etc/matrix/{self.slug}/element/config.json").exists
+
+    @property
     def machine(self) -> Host:
         return testinfra.get_host(f"docker://{self.container}")
 
