@@ -40,7 +40,7 @@ def passed(server: Server, run: Run, registration: str = "token") -> None:
 
 
 def rooms_of_the_gate(server: Server) -> str:
-    return server.sql("SELECT count(*) FROM rooms WHERE creator LIKE '@encryption-gate%'")
+    return str(server.sql("SELECT count(*) FROM rooms WHERE creator LIKE '@encryption-gate%'"))
 
 
 def test_nothing_changed_nothing_done(server: Server) -> None:
@@ -234,7 +234,7 @@ def jwt(localpart: str) -> str:
 
 def jwt_login(server: Server, localpart: str) -> int:
     body = {"type": "org.matrix.login.jwt", "token": jwt(localpart)}
-    return server.ask("POST", "/_matrix/client/v3/login", body)[0]
+    return int(server.ask("POST", "/_matrix/client/v3/login", body)[0])
 
 
 def test_single_sign_on_makes_no_account_before_the_gate(server: Server) -> None:
