@@ -24,7 +24,13 @@ FINGERPRINT = re.compile(r"[0-9A-F]{40}")
 MARKER = ".complete.json"
 LARGEST_TREE = 1 << 30
 LARGEST_LOGO = 64 << 10
-LOGOS = {".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
+LOGOS = {
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".webp": "image/webp",
+}
 LANGUAGES = ("fr", "en")
 # What a release cannot be without.
 EXPECTED = ("index.html", "version")
@@ -136,7 +142,10 @@ def _source_problems(given: Mapping[str, Any], version: str, sha256: str) -> lis
     release = str(given.get("element_web_release_file") or "")
     if release:
         signature = str(given["element_web_release_signature_file"])
-        for variable, path in (("element_web_release_file", release), ("element_web_release_signature_file", signature)):
+        for variable, path in (
+            ("element_web_release_file", release),
+            ("element_web_release_signature_file", signature),
+        ):
             if not os.path.isfile(os.path.expanduser(path)):
                 found.append(f'{variable}: there is no file "{path}" on the controller')
         if not found and SHA256.fullmatch(sha256) and (actual := digest_of(os.path.expanduser(release))) != sha256:
@@ -266,7 +275,9 @@ def unpack(release: str, tree: Path, version: str, sha256: str) -> None:
         shutil.rmtree(beside)
         raise ReleaseError(f"the release is version {named}, but element_web_version is {version}")
     marker = beside / MARKER
-    marker.write_text(json.dumps({"version": version, "sha256": sha256, "files": files}, indent=1, sort_keys=True) + "\n")
+    marker.write_text(
+        json.dumps({"version": version, "sha256": sha256, "files": files}, indent=1, sort_keys=True) + "\n"
+    )
     os.chmod(marker, 0o644)
     os.sync()
     if tree.exists():

@@ -17,7 +17,9 @@ def test_a_person_logs_in_and_nobody_else_is_asked(instance: Instance, visit: Vi
     visit.page.locator("input[name=username]").fill(localpart)
     visit.page.locator("input[name=password]").fill(person["password"])
     expect(visit.page.locator("html")).to_have_attribute("lang", re.compile("^fr"))
-    with visit.page.expect_response(lambda response: response.url.endswith("/login") and response.request.method == "POST") as answer:
+    with visit.page.expect_response(
+        lambda response: response.url.endswith("/login") and response.request.method == "POST"
+    ) as answer:
         visit.page.get_by_role("button", name="Se connecter", exact=True).click()
     assert answer.value.status == 200
     assert answer.value.json()["user_id"] == person["user_id"]

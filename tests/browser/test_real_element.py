@@ -69,7 +69,10 @@ def test_a_room_is_plain_and_can_be_encrypted(instance: Instance, visit: Visit, 
     encrypted = "room => window.mxMatrixClientPeg.get().getRoom(room).hasEncryptionStateEvent()"
     assert page.evaluate(encrypted, room) is False
 
-    page.evaluate("room => window.mxDispatcher.dispatch({action: 'open_room_settings', initial_tab_id: 'ROOM_SECURITY_TAB', room_id: room})", room)
+    page.evaluate(
+        "room => window.mxDispatcher.dispatch({action: 'open_room_settings', initial_tab_id: 'ROOM_SECURITY_TAB', room_id: room})",
+        room,
+    )
     switch = page.get_by_role("switch", name=re.compile("chiffr", re.IGNORECASE)).first
     expect(switch).to_be_visible(timeout=PATIENCE)
     expect(switch).to_be_enabled()
