@@ -257,4 +257,7 @@ def examine(
         report.problems.append(Problem("placeholder", f"{here}: signed by itself, until there is a real one"))
     elif ca and not signed_by(blocks[0], blocks[1:], ca):
         report.problems.append(Problem("issuer", f"{here}: issued by {leaf.issuer}, not by the CA in use"))
+    elif ca and _PEM.sub("", certificate_text).strip():
+        # Where we sign it ourselves, nothing else belongs there: somebody has edited it.
+        report.problems.append(Problem("edited", f"{here}: holds something else than certificates"))
     return report

@@ -210,6 +210,14 @@ def test_the_ca_must_be_the_one_in_use(put: Put, ca: Made) -> None:
     assert codes(tls_pair.examine(**put(leaf.pem, leaf.key_pem()), ca=ca.pem)) == ["issuer"]
 
 
+def test_a_hand_in_a_certificate_of_our_own_ca_is_seen(put: Put, ca: Made) -> None:
+    leaf = make(issuer=ca)
+    arguments = put(leaf.pem + "# by hand\n", leaf.key_pem())
+    assert codes(tls_pair.examine(**arguments, ca=ca.pem)) == ["edited"]
+    # Others may comment on theirs.
+    assert codes(tls_pair.examine(**arguments)) == []
+
+
 def test_a_placeholder_is_told_from_a_real_one(put: Put) -> None:
     leaf = make()
     arguments = put(leaf.pem, leaf.key_pem())
