@@ -9,7 +9,6 @@ import json
 import re
 import secrets
 import socket
-import time
 from pathlib import Path
 from urllib.parse import quote
 
@@ -276,16 +275,3 @@ def test_secrets_are_told_to_nobody(instance: Instance, people: list[Person]) ->
     for person in people:
         assert person.password not in journal
         assert person.token not in journal
-
-
-def test_it_comes_back_after_a_crash(instance: Instance, api: Api) -> None:
-    unit = f"matrix-synapse@{instance.slug}.service"
-    before = instance.run("systemctl", "show", "--property", "MainPID", "--value", unit).strip()
-    instance.run("systemctl", "kill", "--signal", "KILL", unit)
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        now = instance.run("systemctl", "show", "--property", "MainPID,ActiveState", "--value", unit).split()
-        if "active" in now and before not in now and "0" not in now:
-            break
-        time.sleep(1)
-    assert api.request("GET", "/_matrix/client/versions").status_code == 200
