@@ -68,7 +68,7 @@ class Instance:
     @property
     def serves_element(self) -> bool:
         """A scenario may declare Element absent; then nothing answers by its name."""
-        return self.machine.file(f"/etc/matrix/{self.slug}/element/config.json").exists
+        return bool(self.machine.file(f"/etc/matrix/{self.slug}/element/config.json").exists)
 
     @property
     def machine(self) -> Host:
