@@ -150,8 +150,9 @@ def _source_problems(given: Mapping[str, Any], version: str, sha256: str) -> lis
                 found.append(f'{variable}: there is no file "{path}" on the controller')
         if not found and SHA256.fullmatch(sha256) and (actual := digest_of(os.path.expanduser(release))) != sha256:
             found.append(
-                f'element_web_release_file: the SHA-256 digest of "{release}" is {actual}, but element_web_release_sha256 '
-                f"promises {sha256} for version {version}; get the file again, or set the digest that was published"
+                f'element_web_release_file: the SHA-256 digest of "{release}" is {actual}, but '
+                f"element_web_release_sha256 promises {sha256} for version {version}; get the file again, or set the "
+                "digest that was published"
             )
     else:
         for variable in ("element_web_release_url", "element_web_release_signature_url"):
@@ -214,7 +215,7 @@ def verify(release: str, signature: str, sha256: str, key: str, fingerprint: str
 
 
 def members(archive: tarfile.TarFile) -> list[tuple[tarfile.TarInfo, str]]:
-    """The members with their paths below the release's only top folder; anything that could reach outside is refused."""
+    """The members with their paths below the release's only top folder; what could reach outside is refused."""
     found: list[tuple[tarfile.TarInfo, str]] = []
     tops: set[str] = set()
     size = 0
@@ -256,7 +257,7 @@ def unpack(release: str, tree: Path, version: str, sha256: str) -> None:
     with tarfile.open(release, "r:gz") as archive:
         wanted = members(archive)
         beside.mkdir(mode=0o755)
-        os.chmod(beside, 0o755)
+        beside.chmod(0o755)
         files: dict[str, str] = {}
         for member, path in wanted:
             target = beside / path
@@ -292,7 +293,7 @@ def make_directories(top: Path, directory: Path) -> None:
     if directory != top and not directory.is_dir():
         make_directories(top, directory.parent)
         directory.mkdir()
-        os.chmod(directory, 0o755)
+        directory.chmod(0o755)
 
 
 def state(tree: Path, sha256: str) -> tuple[bool, str]:

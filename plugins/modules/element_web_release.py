@@ -99,9 +99,25 @@ from ansible_collections.cae.matrix.plugins.module_utils.element_web import (
 )
 
 
+def opener() -> urllib.request.OpenerDirector:
+    """Fetches over HTTP and HTTPS only, redirects included: no file:, no ftp:."""
+    made = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.UnknownHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPRedirectHandler(),
+        urllib.request.HTTPErrorProcessor(),
+    ):
+        made.add_handler(handler)
+    return made
+
+
 def download(url: str, path: str, timeout: int, variable: str) -> None:
     try:
-        with urllib.request.urlopen(url, timeout=timeout) as response, open(path, "wb") as file:
+        with opener().open(url, timeout=timeout) as response, open(path, "wb") as file:
             shutil.copyfileobj(response, file, 1 << 20)
     except (OSError, ValueError, urllib.error.URLError) as error:
         raise ReleaseError(

@@ -14,7 +14,8 @@ BROWSER = Path(__file__).parents[1] / "browser"
 
 def recording() -> ModuleType:
     spec = importlib.util.spec_from_file_location("recording", BROWSER / "recording.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -27,5 +28,6 @@ def test_the_result_is_about_these_files() -> None:
 
 def test_everything_passed_and_was_seen() -> None:
     result = json.loads((BROWSER / "recorded/result.json").read_text(encoding="utf-8"))
-    assert result["checks"] and set(result["checks"].values()) == {"passed"}
+    assert result["checks"]
+    assert set(result["checks"].values()) == {"passed"}
     assert {"welcome.png", "login.png", "room.png", "switch.png"} <= {p.name for p in BROWSER.glob("recorded/*.png")}
