@@ -237,17 +237,24 @@ class Bench:
         """How often tasks that write configuration were executed, for each role, in a first run."""
         roles: dict[str, int] = {}
         elsewhere: list[list[str]] = []
+        own: dict[str, int] = {}
         for task in run.tasks:
             role = (task["role"] or "playbook").removeprefix("cae.matrix.")
             roles.setdefault(role, 0)
             if not WRITERS.fullmatch(task["action"]):
+                if task["action"].startswith("cae.matrix.") and task["changed"]:
+                    own[task["action"]] = own.get(task["action"], 0) + task["executions"]
                 continue
             paths = [path for paths in task["written"].values() for path in paths]
             if paths and not any(path.startswith("/etc/") for path in paths):
                 elsewhere.append([role, task["task"]])
             else:
                 roles[role] += task["executions"]
-        details = {"executions": roles, "tasks_that_write_elsewhere": elsewhere}
+        details = {
+            "executions": roles,
+            "tasks_that_write_elsewhere": elsewhere,
+            "other_modules_of_ours_that_changed": own,
+        }
         details["executions_of_all_tasks"] = sum(task["executions"] for task in run.tasks)
         return [Figure("tasks that write configuration, most of any role", max(roles.values()), 1, "", details)]
 
