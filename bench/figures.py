@@ -310,6 +310,7 @@ class Bench:
         environment = self.environment | {
             "BENCH_MUTANTS": str(path),
             "PYTHONPATH": str(ROOT / ".ansible/collections"),
+            "SYNAPSE_PYTHON": os.environ.get("SYNAPSE_PYTHON", str(ROOT / ".cache/venv-synapse/bin/python")),
         }
         command(str(BIN / "python"), "-m", "pytest", "-q", *tests, cwd=ROOT, env=environment)
         numbers = json.loads(path.read_text())
