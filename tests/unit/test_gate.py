@@ -124,6 +124,12 @@ BROKEN: list[tuple[str, Callable[[dict[str, dict[str, Any]]], None], str, str]] 
         "force_verification is true",
     ),
     (
+        "Element without encryption",
+        put("element", json={**DOCUMENTS["element"], "setting_defaults": {"lowBandwidth": True}}),
+        gate.FAILED,
+        'setting_defaults is {"lowBandwidth": true}',
+    ),
+    (
         "a specific config wins",
         put("element_specific", status=200, error=None, json={"force_verification": True}),
         gate.FAILED,
@@ -146,6 +152,7 @@ def test_what_does_not_matter_is_not_compared() -> None:
     observed = served()
     observed["well_known_client"]["json"]["org.else"] = 2
     observed["element"]["json"]["brand"] = "Another"
+    observed["element"]["json"]["setting_defaults"] = {"UIFeature.registration": True}
     assert refused(observed) == []
 
 
