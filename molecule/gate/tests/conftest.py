@@ -133,9 +133,10 @@ def server() -> Server:
 @pytest.fixture(autouse=True)
 def as_it_was(server: Server) -> None:
     """Each test begins with a server that is attested and open by token."""
-    done = server.gate()
-    assert done.status == 0, done.output
-    assert server.register()[0] == 401
+    if server.attestation() is None or server.register()[0] != 401:
+        done = server.gate()
+        assert done.status == 0, done.output
+        assert server.register()[0] == 401
 
 
 @pytest.hookimpl(hookwrapper=True)
