@@ -27,7 +27,7 @@ bench: setup
 	@bench/run
 
 test-element:
-	@MATRIX_SETUP_BROWSER=1 tests/setup engine venv-2.19 collection prepared
+	@MATRIX_SETUP_BROWSER=1 tests/setup engine venv-2.19 collection base
 	@PATH="$(CURDIR)/.venv-2.19/bin:$$PATH" tests/browser/record
 
 demo:

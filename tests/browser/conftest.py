@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
 import json
 import os
+import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -42,6 +44,27 @@ class Instance:
     @property
     def hosts(self) -> set[str]:
         return {self.domain, *(str(urlsplit(url).hostname) for url in (self.homeserver_url, self.element_url))}
+
+    @property
+    def people(self) -> list[dict[str, Any]]:
+        return [account for account in self.accounts if not account["admin"]]
+
+    def connect(self, host: str) -> ssl.SSLSocket:
+        """A connection whose certificate has been verified against the CA, with its name."""
+        context = ssl.create_default_context(cafile=self.ca_file or None)
+        return context.wrap_socket(socket.create_connection((self.address, 443), timeout=20), server_hostname=host)
+
+    def api(
+        self, method: str, path: str, body: dict[str, Any] | None = None, token: str | None = None
+    ) -> tuple[int, Any]:
+        """The client API as a person's client asks it, past the browser."""
+        host = str(urlsplit(self.homeserver_url).hostname)
+        connection = http.client.HTTPSConnection(host)
+        connection.sock = self.connect(host)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
 
 
 @dataclass
@@ -88,16 +111,10 @@ def public_key_pin(pem: str) -> str:
 
 
 def trusted_pins(instance: Instance) -> list[str]:
-    """The keys of the instance's certificates, after each has been verified against the CA with its name."""
-    import socket
-
+    """The keys of the instance's certificates, each verified: Chromium has no other way to be told of a CA."""
     pins = []
     for host in sorted(instance.hosts):
-        context = ssl.create_default_context(cafile=instance.ca_file or None)
-        with (
-            socket.create_connection((instance.address, 443), timeout=10) as plain,
-            context.wrap_socket(plain, server_hostname=host) as connection,
-        ):
+        with instance.connect(host) as connection:
             certificate = connection.getpeercert(binary_form=True)
         pins.append(public_key_pin(ssl.DER_cert_to_PEM_cert(certificate or b"")))
     return pins
@@ -119,12 +136,17 @@ def browser(instance: Instance) -> Iterator[Browser]:
         started.close()
 
 
-@pytest.fixture
-def visit(browser: Browser) -> Iterator[Visit]:
+def open_page(browser: Browser) -> Visit:
     context: BrowserContext = browser.new_context(locale="en-GB", viewport={"width": 1280, "height": 800})
     page = context.new_page()
     seen = Visit(page)
     context.on("request", lambda request: seen.requests.append(request.url))
     page.on("websocket", lambda socket: seen.requests.append(socket.url))
+    return seen
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Visit]:
+    seen = open_page(browser)
     yield seen
-    context.close()
+    seen.page.context.close()

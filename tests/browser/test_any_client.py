@@ -11,7 +11,8 @@ from playwright.sync_api import expect
 
 
 def test_a_person_logs_in_and_nobody_else_is_asked(instance: Instance, visit: Visit) -> None:
-    person = instance.accounts[0]
+    # Not the person of the other tests: a real client that is closed right after its login may have half its keys made.
+    person = instance.people[-1]
     localpart = person["user_id"].split(":")[0].removeprefix("@")
     visit.page.goto(f"{instance.element_url}#/login")
     visit.page.locator("input[name=username]").fill(localpart)

@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 BROWSER = Path(__file__).parents[1] / "browser"
 
 
@@ -30,4 +32,30 @@ def test_everything_passed_and_was_seen() -> None:
     result = json.loads((BROWSER / "recorded/result.json").read_text(encoding="utf-8"))
     assert result["checks"]
     assert set(result["checks"].values()) == {"passed"}
-    assert {"welcome.png", "login.png", "room.png", "switch.png"} <= {p.name for p in BROWSER.glob("recorded/*.png")}
+    pictures = {path.stem: path.stat().st_size for path in BROWSER.glob("recorded/*.jpeg")}
+    assert {"welcome", "login", "create", "room", "switch", "settings"} <= set(pictures)
+    assert max(pictures.values()) <= 250 << 10
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "roles/element_web/templates/welcome.html.j2",
+        "roles/element_web/vars/main.yml",
+        "roles/element_web/defaults/main.yml",
+        "roles/reverse_proxy/templates/nginx.conf.j2",
+        "tests/browser/test_real_element.py",
+    ],
+)
+def test_a_change_in_what_it_depends_on_is_seen(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = recording()
+    before = known.digest()
+    for file in known.files():
+        copy = tmp_path / file.relative_to(known.ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())
+    monkeypatch.setattr(known, "ROOT", tmp_path)
+    assert known.digest() == before
+    with open(tmp_path / path, "a") as file:
+        file.write("\n")
+    assert known.digest() != before
