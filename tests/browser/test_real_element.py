@@ -7,6 +7,7 @@ One person logs in once, and does in the tests what people do, in this order.
 
 from __future__ import annotations
 
+import io
 import re
 import uuid
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 from conftest import Instance, Visit, open_page
+from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 PATIENCE = 60_000
@@ -47,7 +49,9 @@ class SignedIn:
 
 
 def shoot(page: Page, screenshots: Path, name: str) -> None:
-    page.screenshot(path=screenshots / f"{name}.jpeg", type="jpeg", quality=70)
+    """Small enough for the repository: a photograph behind a page weighs more than a megabyte otherwise."""
+    whole = Image.open(io.BytesIO(page.screenshot())).convert("RGB").resize((1024, 640), Image.Resampling.LANCZOS)
+    whole.quantize(96, dither=Image.Dither.NONE).save(screenshots / f"{name}.png", optimize=True)
 
 
 def foreign_links(instance: Instance, page: Page) -> set[str]:

@@ -32,7 +32,7 @@ def test_everything_passed_and_was_seen() -> None:
     result = json.loads((BROWSER / "recorded/result.json").read_text(encoding="utf-8"))
     assert result["checks"]
     assert set(result["checks"].values()) == {"passed"}
-    pictures = {path.stem: path.stat().st_size for path in BROWSER.glob("recorded/*.jpeg")}
+    pictures = {path.stem: path.stat().st_size for path in BROWSER.glob("recorded/*.png")}
     assert {"welcome", "login", "create", "room", "switch", "settings"} <= set(pictures)
     assert max(pictures.values()) <= 250 << 10
 
