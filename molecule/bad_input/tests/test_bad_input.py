@@ -147,9 +147,7 @@ def certificates() -> str:
     inside("mkdir", "-p", place)
     names = ["atelier.test", "matrix.atelier.test", "chat.atelier.test"]
     key, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     files = {
         "key.pem": pem,
         "expired.pem": certificate(key, -1, names),
