@@ -586,7 +586,7 @@ def _bad_handshake(error: ssl.SSLError, where: str, url: str) -> Unreachable:
         cause = f"{where} speaks no TLS version from 1.2 on."
     elif reason == "TLSV1_UNRECOGNIZED_NAME":
         cause = f"{where} says that it does not serve this name."
-    elif isinstance(error, ssl.SSLEOFError):
+    elif isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         cause = f"{where} closed the connection during the TLS handshake."
     else:
         cause = f"The TLS handshake with {where} failed: {reason or _first_line(error)}."
