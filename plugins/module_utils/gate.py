@@ -190,7 +190,7 @@ def document_check(
             FAILED,
             f"{url} comes without Access-Control-Allow-Origin: *, so Element Web cannot read it and encrypts",
             "send that header with the document; where the domain's website is elsewhere, hand its webmaster the "
-            "rules that reverse_proxy_well_known_mode: elsewhere renders",
+            "rules that reverse_proxy_well_known: elsewhere renders",
         )
     return Check(name, PASSED)
 
@@ -214,7 +214,7 @@ def public_checks(
     well_known = declared["well_known"]
     elsewhere = (
         "run the playbook with role reverse_proxy; where the domain's website is elsewhere "
-        "(reverse_proxy_well_known_mode: elsewhere), its webmaster has to publish the files in "
+        "(reverse_proxy_well_known: elsewhere), its webmaster has to publish the files in "
         "/etc/matrix/<instance>/well-known/"
     )
     checks = [
