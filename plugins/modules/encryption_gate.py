@@ -447,7 +447,15 @@ class Gate:
         self.checks += gate.public_checks(
             self.params["observed"], self.params["declared"], self.params["domain"], own.get("verify_keys", {})
         )
-        self.checks.append(gate.register_check(self.params["observed"]["register"], self.in_force()))
+        self.checks.append(self.look_at_registration())
+
+    def look_at_registration(self) -> Check:
+        answer = self.params["observed"]["register"]
+        check = gate.register_check(answer, self.in_force())
+        if check.status == gate.FAILED and self.holds and read_text(self.registration_file) == self.params["proven"]:
+            # A run that was cut short has opened what was proven, and could not attest that any more.
+            check = gate.register_check(answer, self.params["registration"])
+        return check
 
     def in_force(self) -> str:
         """How registration has to be found: as it was last seen when it was attested, and closed otherwise."""

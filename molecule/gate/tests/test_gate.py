@@ -225,6 +225,18 @@ def test_killed_and_run_again(server: Server) -> None:
     assert rooms_of_the_gate(server) == "0"
 
 
+def test_an_opening_cut_short_is_finished(server: Server) -> None:
+    """The door is open as proven, and the run died before it could attest that."""
+    found = server.attestation()
+    assert found is not None
+    server.write(f"{CONFIG}/attestation.json", json.dumps(found | {"registration": "closed"}))
+    server.restart()
+    passed(server, server.gate())
+    again = server.attestation()
+    assert again is not None
+    assert again["registration"] == "token"
+
+
 def jwt(localpart: str) -> str:
     """A token as the cooperative's own portal would sign it."""
 
