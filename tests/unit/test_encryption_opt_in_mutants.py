@@ -18,6 +18,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -273,7 +274,9 @@ def asked(python: str, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
     def ask(part: list[dict[str, Any]]) -> list[dict[str, Any]]:
         lines = "".join(json.dumps(document) + "\n" for document in part)
         probe = [python, str(Path(__file__).with_name("synapse_probe.py"))]
-        done = subprocess.run(probe, input=lines, capture_output=True, text=True, check=True, timeout=120)
+        # Synapse makes directories where it is started when a configuration names none.
+        with tempfile.TemporaryDirectory() as place:
+            done = subprocess.run(probe, input=lines, capture_output=True, text=True, check=True, timeout=120, cwd=place)
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     with ThreadPoolExecutor(2) as pool:
