@@ -276,7 +276,9 @@ def asked(python: str, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
         probe = [python, str(Path(__file__).with_name("synapse_probe.py"))]
         # Synapse makes directories where it is started when a configuration names none.
         with tempfile.TemporaryDirectory() as place:
-            done = subprocess.run(probe, input=lines, capture_output=True, text=True, check=True, timeout=120, cwd=place)
+            done = subprocess.run(
+                probe, input=lines, capture_output=True, text=True, check=True, timeout=120, cwd=place
+            )
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     with ThreadPoolExecutor(2) as pool:

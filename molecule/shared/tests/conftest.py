@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import requests
 import testinfra
+import yaml
 from testinfra.host import Host
 
 EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
@@ -154,8 +155,11 @@ class Api:
 def instances() -> list[Instance]:
     found = []
     core, scenario = os.environ.get("MATRIX_TEST_CORE", "dev"), os.environ["MOLECULE_SCENARIO_NAME"]
-    for name, address in json.loads((EPHEMERAL / "addresses.json").read_text()).items():
-        domain = f"{name}.test"
+    addresses = json.loads((EPHEMERAL / "addresses.json").read_text())
+    inventory = yaml.safe_load((EPHEMERAL / "inventory" / "ansible_inventory.yml").read_text())
+    # Other hosts are what stands around the instances.
+    for name in inventory["cooperatives"]["hosts"]:
+        address, domain = addresses[name], f"{name}.test"
         found.append(
             Instance(
                 slug=name,
