@@ -8,18 +8,12 @@ levels real rooms are made: they are plain, an encrypted one can be made, and it
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import hmac
-import http.client
 import itertools
 import json
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +23,7 @@ from urllib.parse import urlsplit
 import pytest
 from ansible_collections.cae.matrix.plugins.module_utils.encryption_opt_in import normalise, problems
 from ansible_collections.cae.matrix.plugins.module_utils.registration import registration_document, without_doors
+from ansible_collections.cae.matrix.tests.unit.homeserver import KEY, Homeserver
 from ansible_collections.cae.matrix.tests.unit.opt_in_documents import (
     CLIENT,
     DEFAULT,
@@ -46,6 +41,8 @@ from ansible_collections.cae.matrix.tests.unit.opt_in_documents import (
 
 PRESETS = ("private_chat", "trusted_private_chat", "public_chat")
 # Creators are above all levels from room version 12 on, and at 100 before.
+# Other default power levels without the two seconds of a new start.
+LEVELS_MODULE = {"modules": [{"module": "synapse_probe.Levels", "config": {}}]}
 ROOM_VERSIONS = ("12", "11")
 CREATOR, FRIEND = "@creator:coop.example", "@friend:coop.example"
 MEGOLM = {"algorithm": "m.megolm.v1.aes-sha2"}
@@ -260,13 +257,6 @@ def names_object(documents: dict[str, Any]) -> list[str]:
 # --- the real Synapse ----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def python() -> str:
-    path = os.environ.get("SYNAPSE_PYTHON", "")
-    assert path, "set SYNAPSE_PYTHON to the Python of a venv made from roles/synapse/files/requirements-*.txt"
-    return path
-
-
 def asked(python: str, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What the real Synapse makes of each configuration."""
     half = len(documents) // 2 + 1
@@ -294,116 +284,37 @@ def loadable(synapse: dict[str, Any], mode: str = "closed-until-proven") -> dict
     return merged | {"signing_key_path": "/nowhere/key", "signing_key": KEY, "macaroon_secret_key": "x"}
 
 
-KEY = "ed25519 a_test AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+def objections(server: Homeserver, token: str, preset: str) -> list[str]:
+    """Why rooms of a preset are not opt-in; empty if they are."""
+    found = []
 
+    def ask(what: str, method: str, path: str, body: Any, expected: int = 200) -> dict[str, Any]:
+        status, answer = server.request(method, f"/_matrix/client/v3/{path}", body, token)
+        if status != expected:
+            found.append(f"{preset}, {what}: {status} {answer}")
+        return answer
 
-class Homeserver:
-    """A real Synapse on a Unix socket, with SQLite."""
-
-    def __init__(self, python: str, directory: Path, extra: dict[str, Any]) -> None:
-        self._socket = str(directory / "s")
-        limits = {"per_second": 10000, "burst_count": 10000}
-        config = {
-            **extra,
-            "server_name": "coop.example",
-            "report_stats": False,
-            "database": {"name": "sqlite3", "args": {"database": str(directory / "db")}},
-            "listeners": [{"path": self._socket, "type": "http", "resources": [{"names": ["client"]}]}],
-            "signing_key": KEY,
-            "media_store_path": str(directory / "media"),
-            "pid_file": str(directory / "pid"),
-            "macaroon_secret_key": "x",
-            "form_secret": "x",
-            "registration_shared_secret": "x",
-            "bcrypt_rounds": 4,
-            "trusted_key_servers": [],
-            "presence": {"enabled": False},
-            "modules": [{"module": "synapse_probe.Levels", "config": {}}],
-            "rc_message": limits,
-            "rc_room_creation": limits,
-            "rc_invites": {key: limits for key in ("per_room", "per_user", "per_issuer")},
-        }
-        (directory / "homeserver.yaml").write_text(json.dumps(config))  # JSON is YAML
-        self._log = directory / "log"
-        with self._log.open("w") as log:
-            command = [python, "-m", "synapse.app.homeserver", "-c", str(directory / "homeserver.yaml")]
-            environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=directory, env=environment)
-        try:
-            self._wait()
-        except BaseException:
-            self.stop()
-            raise
-
-    def _wait(self) -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            assert self._process.poll() is None, self._log.read_text()[-3000:]
-            with contextlib.suppress(OSError):
-                if self.request("GET", "/health", parse=False)[0] == 200:
-                    return
-            time.sleep(0.05)
-        raise AssertionError(f"Synapse did not answer within a minute: {self._log.read_text()[-3000:]}")
-
-    def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait(30)
-
-    def request(
-        self, method: str, path: str, body: Any = None, token: str = "", parse: bool = True
-    ) -> tuple[int, dict[str, Any]]:
-        connection = http.client.HTTPConnection("localhost", timeout=30)
-        connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(30)
-        with contextlib.closing(connection):
-            connection.sock.connect(self._socket)
-            headers = {"Authorization": f"Bearer {token}"} if token else {}
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
-            answer = connection.getresponse()
-            text = answer.read()
-        return answer.status, json.loads(text) if parse else {}
-
-    def register(self, user: str) -> str:
-        """An account by the shared secret, as the gate makes its own."""
-        nonce = self.request("GET", "/_synapse/admin/v1/register")[1]["nonce"]
-        name = user[1:].split(":")[0]
-        mac = hmac.new(b"x", "\0".join((nonce, name, "secret", "notadmin")).encode(), hashlib.sha1).hexdigest()
-        body = {"nonce": nonce, "username": name, "password": "secret", "admin": False, "mac": mac}
-        status, answer = self.request("POST", "/_synapse/admin/v1/register", body)
-        assert status == 200, answer
-        return str(answer["access_token"])
-
-    def objections(self, token: str, preset: str) -> list[str]:
-        """Why rooms of a preset are not opt-in; empty if they are."""
-        found = []
-
-        def ask(what: str, method: str, path: str, body: Any, expected: int = 200) -> dict[str, Any]:
-            status, answer = self.request(method, f"/_matrix/client/v3/{path}", body, token)
-            if status != expected:
-                found.append(f"{preset}, {what}: {status} {answer}")
-            return answer
-
-        for version in ROOM_VERSIONS:
-            wanted: dict[str, Any] = {"preset": preset, "room_version": version, "name": "x", "topic": "y"}
-            if preset != "public_chat":
-                wanted |= {"invite": [FRIEND], "is_direct": preset == "trusted_private_chat"}
-            room = ask(f"plain room, version {version}", "POST", "createRoom", wanted).get("room_id")
-            if room:
-                ask("is plain", "GET", f"rooms/{room}/state/m.room.encryption", None, 404)
-                ask("write", "PUT", f"rooms/{room}/send/m.room.message/1", {"msgtype": "m.text", "body": "x"})
-                ask("opt in", "PUT", f"rooms/{room}/state/m.room.encryption", MEGOLM)
-                ask("write encrypted", "PUT", f"rooms/{room}/send/m.room.encrypted/2", MEGOLM | {"ciphertext": "x"})
-            # What Element X does for every conversation.
-            encrypted = {"initial_state": [{"type": "m.room.encryption", "state_key": "", "content": MEGOLM}]}
-            ask(f"encrypted room, version {version}", "POST", "createRoom", wanted | encrypted)
-        return found
+    for version in ROOM_VERSIONS:
+        wanted: dict[str, Any] = {"preset": preset, "room_version": version, "name": "x", "topic": "y"}
+        if preset != "public_chat":
+            wanted |= {"invite": [FRIEND], "is_direct": preset == "trusted_private_chat"}
+        room = ask(f"plain room, version {version}", "POST", "createRoom", wanted).get("room_id")
+        if room:
+            ask("is plain", "GET", f"rooms/{room}/state/m.room.encryption", None, 404)
+            ask("write", "PUT", f"rooms/{room}/send/m.room.message/1", {"msgtype": "m.text", "body": "x"})
+            ask("opt in", "PUT", f"rooms/{room}/state/m.room.encryption", MEGOLM)
+            ask("write encrypted", "PUT", f"rooms/{room}/send/m.room.encrypted/2", MEGOLM | {"ciphertext": "x"})
+        # What Element X does for every conversation.
+        encrypted = {"initial_state": [{"type": "m.room.encryption", "state_key": "", "content": MEGOLM}]}
+        ask(f"encrypted room, version {version}", "POST", "createRoom", wanted | encrypted)
+    return found
 
 
 @pytest.fixture(scope="module")
 def seed(python: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A database with two people in it, copied for each server: making the tables is what takes time."""
     directory = tmp_path_factory.mktemp("seed")
-    server = Homeserver(python, directory, {})
+    server = Homeserver(python, directory, LEVELS_MODULE)
     try:
         token = server.register(CREATOR)
         server.register(FRIEND)
@@ -420,13 +331,13 @@ def rooms_under(
     def try_half(number: int) -> dict[str, list[str]]:
         place = directory / str(number)
         shutil.copytree(seed[0], place, ignore=shutil.ignore_patterns("s", "log", "pid", "*.yaml"))
-        server = Homeserver(python, place, extra)
+        server = Homeserver(python, place, LEVELS_MODULE | extra)
         found = {}
         try:
             for override in overrides[number::2]:
                 assert server.request("PUT", "/_synapse/client/levels", override)[0] == 200
                 for preset, levels in override.items():
-                    found[_key(preset, levels)] = server.objections(seed[1], preset)
+                    found[_key(preset, levels)] = objections(server, seed[1], preset)
         finally:
             server.stop()
         return found
