@@ -13,6 +13,7 @@ import os
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,18 @@ KEY = "ed25519 a_test AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
 
 class Homeserver:
-    """One server; `extra` is added to its configuration, and wins."""
+    """One server; `extra` is added to its configuration, and wins; so do further configuration files."""
 
-    def __init__(self, python: str, directory: Path, extra: dict[str, Any]) -> None:
+    def __init__(self, python: str, directory: Path, extra: dict[str, Any], more: Sequence[Path] = ()) -> None:
         self._socket = str(directory / "s")
         limits = {"per_second": 10000, "burst_count": 10000}
         config = {
             "server_name": "coop.example",
             "report_stats": False,
             "database": {"name": "sqlite3", "args": {"database": str(directory / "db")}},
-            "listeners": [{"path": self._socket, "type": "http", "resources": [{"names": ["client"]}]}],
+            "listeners": [
+                {"path": self._socket, "type": "http", "x_forwarded": True, "resources": [{"names": ["client"]}]}
+            ],
             "signing_key": KEY,
             "media_store_path": str(directory / "media"),
             "pid_file": str(directory / "pid"),
@@ -51,6 +54,8 @@ class Homeserver:
         self._log = directory / "log"
         with self._log.open("w") as log:
             command = [python, "-m", "synapse.app.homeserver", "-c", str(directory / "homeserver.yaml")]
+            for path in more:
+                command += ["-c", str(path)]
             environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, IMPORTS))}
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=directory, env=environment)
         try:
@@ -92,7 +97,9 @@ class Homeserver:
         connection.sock.settimeout(30)
         with contextlib.closing(connection):
             connection.sock.connect(self._socket)
-            sent = {**(headers or {}), **({"Authorization": f"Bearer {token}"} if token else {})}
+            sent = {"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "https", **(headers or {})}
+            if token:
+                sent["Authorization"] = f"Bearer {token}"
             connection.request(method, path, None if body is None else json.dumps(body), sent)
             answer = connection.getresponse()
             text = answer.read()
