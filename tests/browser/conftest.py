@@ -40,6 +40,7 @@ class Instance:
     address: str
     ca_file: str
     accounts: list[dict[str, Any]]
+    container: str = ""
 
     @property
     def hosts(self) -> set[str]:
@@ -66,6 +67,16 @@ class Instance:
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())
 
+    def document(self, url: str) -> bytes:
+        """What a public address serves, past the browser."""
+        parts = urlsplit(url)
+        connection = http.client.HTTPSConnection(str(parts.hostname))
+        connection.sock = self.connect(str(parts.hostname))
+        connection.request("GET", parts.path)
+        answer = connection.getresponse()
+        assert answer.status == 200, url
+        return answer.read()
+
 
 @dataclass
 class Visit:
@@ -89,6 +100,7 @@ def instance() -> Instance:
         address=found["address"],
         ca_file=found["ca_file"],
         accounts=found["accounts"],
+        container=found.get("container", ""),
     )
 
 

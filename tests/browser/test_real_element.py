@@ -7,23 +7,31 @@ One person logs in once, and does in the tests what people do, in this order.
 
 from __future__ import annotations
 
-import io
 import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 import pytest
 from conftest import Instance, Visit, open_page
-from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Page, expect
+from real_element import (
+    CLIENT,
+    COMPOSER,
+    PATIENCE,
+    becomes_encrypted,
+    encryption,
+    foreign_links,
+    new_conversation,
+    room_of,
+    say,
+    shoot,
+    talk_to,
+)
 
-PATIENCE = 60_000
-CLIENT = "/_matrix/client/v3"
-COMPOSER = ".mx_BasicMessageComposer_input, .mx_WysiwygComposer_Editor_content"
 # Written into Element, with nothing to set: its help on the page about identities, and whom its pictures belong to,
 # which their licences want to be said. Nothing is loaded from there.
 LINKS_OF_THE_IDENTITY_PAGE = {"element.io"}
@@ -46,47 +54,6 @@ class SignedIn:
     @property
     def page(self) -> Page:
         return self.visit.page
-
-
-def shoot(page: Page, screenshots: Path, name: str) -> None:
-    """Small enough for the repository: a photograph behind a page weighs more than a megabyte otherwise."""
-    whole = Image.open(io.BytesIO(page.screenshot())).convert("RGB").resize((1024, 640), Image.Resampling.LANCZOS)
-    whole.quantize(96, dither=Image.Dither.NONE).save(screenshots / f"{name}.png", optimize=True)
-
-
-def foreign_links(instance: Instance, page: Page) -> set[str]:
-    """The hosts of others that something visible leads to."""
-    links: list[tuple[str, str]] = page.eval_on_selector_all(
-        "a[href]", "all => all.map(one => [one.href, one.innerText.trim() || one.querySelector('img, svg')?.tagName])"
-    )
-    return {str(urlsplit(link).hostname) for link, shown in links if shown and link.startswith("http")} - instance.hosts
-
-
-def encryption(instance: Instance, person: SignedIn, room: str) -> int:
-    status, _content = instance.api("GET", f"{CLIENT}/rooms/{quote(room)}/state/m.room.encryption/", token=person.token)
-    return status
-
-
-def room_of(page: Page) -> str:
-    page.wait_for_url(re.compile(r"#/room/!(?!local)[^?]+"), timeout=PATIENCE)
-    return unquote(page.url.split("#/room/")[1].split("?")[0])
-
-
-def say(page: Page, text: str) -> None:
-    composer = page.locator(COMPOSER).first
-    expect(composer).to_be_visible(timeout=PATIENCE)
-    composer.click()
-    page.keyboard.type(text)
-    page.keyboard.press("Enter")
-    expect(page.locator(".mx_EventTile").get_by_text(text)).to_be_visible(timeout=PATIENCE)
-
-
-def new_conversation(page: Page, kind: str) -> Locator:
-    page.get_by_role("button", name="Nouvelle conversation").first.click()
-    page.get_by_role("menuitem", name=kind, exact=True).click()
-    dialog = page.get_by_role("dialog")
-    expect(dialog).to_be_visible(timeout=PATIENCE)
-    return dialog
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +83,7 @@ def person(instance: Instance, browser: Browser, screenshots: Path) -> Iterator[
     stopped = page.get_by_text("Impossible de configurer les clés")
     expect(inside.or_(identity).or_(stopped).first).to_be_visible(timeout=PATIENCE)
     assert stopped.count() == 0
-    # From the second session on, Element asks first; the cooperative's own module, when there is one, changes that.
+    # Whoever took part in an encrypted room in an earlier run of these tests is asked first.
     if has_identity and identity.count():
         shoot(page, screenshots, "identity")
         assert foreign_links(instance, page) <= LINKS_OF_THE_IDENTITY_PAGE
@@ -168,29 +135,20 @@ def test_a_new_room_is_plain_and_its_dialog_offers_encryption(
     person.room = room_of(page)
     say(page, "Bonjour à toutes et à tous")
     shoot(page, screenshots, "room")
-    assert encryption(instance, person, person.room) == 404
+    assert encryption(instance, person.token, person.room) == 404
     assert foreign_links(instance, page) == set()
 
 
 def test_a_direct_conversation_is_plain(instance: Instance, person: SignedIn) -> None:
     page, other = person.page, instance.people[1]["user_id"]
-    dialog = new_conversation(page, "Démarrer une discussion")
-    dialog.locator("input").first.fill(other)
-    dialog.get_by_role("option").filter(has_text=other).first.click()
-    assert foreign_links(instance, page) == set()
-    dialog.get_by_role("button", name="C’est parti").click()
-    # Asked once about each new contact.
-    confirm = page.get_by_role("dialog").filter(has_text="ce nouveau contact").get_by_role("button", name="Continuer")
-    expect(confirm.or_(page.locator("body:not(:has([role=dialog]))")).first).to_be_visible(timeout=PATIENCE)
-    if confirm.count():
-        assert foreign_links(instance, page) == set()
-        confirm.click()
-    expect(page.get_by_role("dialog")).to_be_hidden(timeout=PATIENCE)
     text = f"Bonjour {uuid.uuid4().hex[:6]}"
-    say(page, text)
-    room = room_of(page)
+
+    def look() -> None:
+        assert foreign_links(instance, page) == set()
+
+    room = talk_to(page, other, text, look)
     assert room != person.room
-    assert encryption(instance, person, room) == 404
+    assert encryption(instance, person.token, room) == 404
     # The server itself reads it: plain in the event, not only in what Element shows.
     _status, answer = instance.api("GET", f"{CLIENT}/rooms/{quote(room)}/messages?dir=b&limit=5", token=person.token)
     assert text in [event["content"].get("body") for event in answer["chunk"] if event["type"] == "m.room.message"]
@@ -217,7 +175,7 @@ def test_people_turn_encryption_on_in_the_rooms_settings(
     assert foreign_links(instance, page) == set()
     question.get_by_role("button", name="OK").click()
     expect(switch).to_be_checked(timeout=PATIENCE)
-    assert encryption(instance, person, person.room) == 200
+    assert becomes_encrypted(instance, person.token, person.room)
     page.keyboard.press("Escape")
 
 
