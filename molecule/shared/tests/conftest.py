@@ -107,10 +107,16 @@ class Api:
         self.session.verify = instance.ca_file
 
     def request(
-        self, method: str, path: str, body: dict[str, Any] | None = None, token: str | None = None, **options: Any
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        token: str | None = None,
+        headers: dict[str, str] | None = None,
+        **options: Any,
     ) -> requests.Response:
         """One request; where the server asks for patience (429), it gets as much as it asks for."""
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = {**(headers or {}), **({"Authorization": f"Bearer {token}"} if token else {})}
         deadline = time.monotonic() + 120
         while True:
             answer = self.session.request(
