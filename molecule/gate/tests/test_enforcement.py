@@ -59,6 +59,24 @@ def test_without_an_attestation_nobody_gets_an_account(server: Server) -> None:
     assert "attestation" in said
 
 
+def test_synapse_does_not_start_with_a_contradiction(server: Server) -> None:
+    extra = f"{CONFIG}/synapse/zz-by-hand.yaml"
+    server.write(extra, "encryption_enabled_by_default_for_room_type: all\n")
+    try:
+        with pytest.raises(AssertionError, match="Job for"):
+            server.restart()
+        said = server.inside("journalctl", "--no-pager", "--output", "cat", "--unit", UNIT, "--lines", "60")
+        assert "encryption_enabled_by_default_for_room_type" in said
+        run = server.gate()
+        assert run.status != 0, run.output
+    finally:
+        server.inside("rm", extra)
+        server.inside("systemctl", "reset-failed", UNIT)
+        server.restart()
+    run = server.gate()
+    assert run.status == 0, run.output
+
+
 # Code of others, which the proof cannot see before it is let in.
 ENCRYPTS = """
 class Encrypts:
