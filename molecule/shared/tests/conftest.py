@@ -222,15 +222,22 @@ def registration_token(instance: Instance) -> str:
     return str(answer["token"])
 
 
+def newcomers(api: Api, registration_token: str) -> list[Person]:
+    """Two people who registered as people do."""
+    found = []
+    for name in ("amina", "bruno"):
+        localpart, password = f"{name}-{secrets.token_hex(3)}", secrets.token_urlsafe(16)
+        answer = api.register(localpart, password, registration_token)
+        assert answer.status_code == 200, answer.text
+        found.append(api.login(localpart, password))
+    return found
+
+
 @pytest.fixture(scope="session")
 def people(instance: Instance, api: Api, registration_token: str) -> list[Person]:
-    """Two people who registered as people do."""
+    """The two that most tests are about."""
     if not instance.people:
-        for name in ("amina", "bruno"):
-            localpart, password = f"{name}-{secrets.token_hex(3)}", secrets.token_urlsafe(16)
-            answer = api.register(localpart, password, registration_token)
-            assert answer.status_code == 200, answer.text
-            instance.people.append(api.login(localpart, password))
+        instance.people += newcomers(api, registration_token)
     return instance.people
 
 
