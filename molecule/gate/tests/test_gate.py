@@ -96,7 +96,8 @@ def test_synapse_set_to_all_by_hand(server: Server) -> None:
 def test_a_drop_in_that_reads_another_directory(server: Server) -> None:
     drop_in = "/etc/systemd/system/matrix-synapse@atelier.service.d"
     server.inside("mkdir", "-p", "/etc/matrix/atelier/other", drop_in)
-    server.write("/etc/matrix/atelier/other/all.yaml", "encryption_enabled_by_default_for_room_type: all\nmodules: []\n")
+    content = "encryption_enabled_by_default_for_room_type: all\nmodules: []\n"
+    server.write("/etc/matrix/atelier/other/all.yaml", content)
     begin = f"{CONFIG}/venv/bin/python -m synapse.app.homeserver -c {CONFIG}/synapse"
     server.write(f"{drop_in}/by-hand.conf", f"[Service]\nExecStart=\nExecStart={begin} -c {CONFIG}/other\n")
     server.inside("systemctl", "daemon-reload")
