@@ -9,11 +9,12 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 SCHEMA_VERSION = 1
 REGISTRATION = ("closed", "token")
-VERDICTS = ("in time", "late but mendable")
+VERDICTS = ("in time", "late but mendable", "too late, accepted")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _INVOCATION = re.compile(r"[0-9a-f]{32}")
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
@@ -107,3 +108,16 @@ def parse(text: str) -> Attestation:
     if texts["registration"] not in REGISTRATION or texts["verdict"] not in VERDICTS:
         raise Malformed("registration or verdict is unknown")
     return Attestation(**texts, element_version=element, accepted_rooms=tuple(rooms))
+
+
+def earliest(config_dir: Path, instance: str, domain: str) -> Attestation | None:
+    """The first that is known, also of those that were set aside; what people encrypt after it is their business."""
+    found = []
+    for path in [config_dir / "attestation.json", *sorted(config_dir.glob("attestation.*.json"))]:
+        try:
+            one = parse(path.read_text(encoding="utf-8"))
+        except (Malformed, OSError, ValueError):
+            continue
+        if one.is_for(instance, domain):
+            found.append(one)
+    return min(found, key=lambda one: one.first_attested_at, default=None)

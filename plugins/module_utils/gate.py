@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from ansible_collections.cae.matrix.plugins.module_utils.registration import OWN
 
 PASSED, FAILED, UNSEEN = "passed", "failed", "unseen"
 IN_TIME, MENDABLE, TOO_LATE = "in time", "late but mendable", "too late"
+# It is too late, and the inventory lists every room that makes it so.
+ACCEPTED = "too late, accepted"
 ENCRYPTION = "m.room.encryption"
 ALGORITHM = "m.megolm.v1.aes-sha2"
 ROOM_NAME = "cae.matrix encryption gate"
@@ -80,18 +83,35 @@ class Check:
 
 @dataclass(frozen=True)
 class Room:
-    """A room that is encrypted already."""
+    """A room that is encrypted already. `since` is empty and `local` None where that is not known."""
 
     room_id: str
     name: str
     creator: str
     members: int
     why: str
+    since: str = ""
+    local: bool | None = None
+    replaced_by: str = ""
 
     def line(self) -> str:
         """As the report shows it."""
-        who = f"made by {self.creator or '?'}, {self.members} in it"
-        return f"{self.room_id} ({self.name or 'no name'}, {who}: {self.why})"
+        told = [readable(self.name) or "no name", f"made by {readable(self.creator) or '?'}", f"{self.members} in it"]
+        if self.local is not None:
+            told.append("local" if self.local else "remote")
+        since = f" since {self.since}" if self.since else ""
+        moved = f"; replaced by {readable(self.replaced_by)}" if self.replaced_by else ""
+        return f"{readable(self.room_id)} ({', '.join(told)}: {self.why}{since}{moved})"
+
+
+def readable(text: str) -> str:
+    """What people wrote, on one line and without what steers a terminal or turns the writing round.
+
+    >>> readable("Bureau\\x1b[2J\\nde \\u202eMarie")
+    'Bureau [2J de Marie'
+    """
+    kept = (one if one.isprintable() else "" if unicodedata.category(one) == "Cf" else " " for one in text)
+    return " ".join("".join(kept).split())
 
 
 def what_matters(documents: Mapping[str, Any]) -> dict[str, Any]:
@@ -374,33 +394,55 @@ def opt_in_check(status: int, answer: Mapping[str, Any], seen: object) -> Check:
     return Check(name, FAILED, why, "look for a module that removes it")
 
 
-def verdict(rooms: Sequence[Room], identities: int, key_backups: int) -> str:
+def verdict(rooms: Sequence[Room], identities: int, key_backups: int, accepted: Collection[str] = ()) -> str:
     """Before the first attestation: is it too late?
 
     >>> verdict([], 0, 0), verdict([], 2, 0)
     ('in time', 'late but mendable')
     """
-    if rooms:
+    if any(room.room_id not in accepted for room in rooms):
         return TOO_LATE
+    if rooms:
+        return ACCEPTED
     return MENDABLE if identities or key_backups else IN_TIME
 
 
-def audit_check(rooms: Sequence[Room], identities: int, key_backups: int, accounts: int) -> Check:
+def audit_check(
+    rooms: Sequence[Room], identities: int, key_backups: int, accounts: int, accepted: Collection[str] = ()
+) -> Check:
     """What the database says, before the first attestation."""
     name = "nothing is encrypted yet"
-    found = verdict(rooms, identities, key_backups)
-    counted = (
-        f"{accounts} account(s), {identities} of them with an encryption identity, {key_backups} with a key backup"
-    )
+    found = verdict(rooms, identities, key_backups, accepted)
+    told = [
+        found,
+        f"{accounts} account(s), {identities} of them with an encryption identity, {key_backups} with a key backup",
+    ]
+    refused_rooms = [room for room in rooms if room.room_id not in accepted]
+    if refused_rooms:
+        told.append("encrypted room(s): " + "; ".join(room.line() for room in refused_rooms))
+    accepted_rooms = [room for room in rooms if room.room_id in accepted]
+    if accepted_rooms:
+        told.append("accepted by the inventory: " + "; ".join(room.line() for room in accepted_rooms))
+    absent = not_encrypted(accepted, rooms)
+    if absent:
+        told.append(f"encryption_gate_accepted_rooms also names {', '.join(absent)}: not encrypted, or not there")
     if found != TOO_LATE:
-        return Check(name, PASSED, f"{found}; {counted}")
+        return Check(name, PASSED, "; ".join(told))
+    listed = json.dumps([room.room_id for room in rooms], ensure_ascii=False)
     return Check(
         name,
         FAILED,
-        f"{found}; {counted}; encrypted room(s): " + "; ".join(room.line() for room in rooms),
-        "encryption cannot be taken off a room: move its people to a fresh plain room (m.room.tombstone in the old "
-        "one), then delete the old one (DELETE /_synapse/admin/v2/rooms/<room>), and run the playbook again",
+        "; ".join(told),
+        "encryption cannot be taken off a room. The playbook cae.matrix.audit shows what there is (-e "
+        "audit_page=audit.html is a page for the people concerned). Replace a room by a plain one with the playbook "
+        "cae.matrix.remedy (the old one stays, closed: delete it with DELETE /_synapse/admin/v2/rooms/<room>, or "
+        f"accept it), or accept what stays with encryption_gate_accepted_rooms: {listed}; then run the playbook again",
     )
+
+
+def not_encrypted(accepted: Collection[str], rooms: Sequence[Room]) -> list[str]:
+    """What the inventory accepts without need."""
+    return sorted(set(accepted) - {room.room_id for room in rooms})
 
 
 def refused(checks: Iterable[Check]) -> list[Check]:

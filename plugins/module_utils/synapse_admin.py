@@ -17,6 +17,7 @@ import http.client
 import json
 import os
 import socket
+import ssl
 import time
 import urllib.parse
 from collections.abc import Mapping
@@ -73,12 +74,14 @@ def derived_password(secret: str, username: str) -> str:
 class Synapse:
     """Requests over one kept-alive connection."""
 
+    _host = "localhost"
+
     def __init__(self, socket_path: str, timeout: float = 30.0) -> None:
         self.socket_path = socket_path
         self.timeout = timeout
         self.token = ""
         self.requests = 0
-        self._connection: UnixConnection | None = None
+        self._connection: http.client.HTTPConnection | None = None
 
     def ask(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, token: str | None = None
@@ -139,8 +142,11 @@ class Synapse:
             self._connection.close()
             self._connection = None
 
+    def _connect(self) -> http.client.HTTPConnection:
+        return UnixConnection(self.socket_path, self.timeout)
+
     def _once(self, method: str, path: str, body: Mapping[str, Any] | None, token: str) -> tuple[int, Any]:
-        headers = {"Host": "localhost", "X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "https"}
+        headers = {"Host": self._host, "X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "https"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
         content = None
@@ -150,7 +156,7 @@ class Synapse:
         for attempt in (1, 2):
             fresh = self._connection is None
             if self._connection is None:
-                self._connection = UnixConnection(self.socket_path, self.timeout)
+                self._connection = self._connect()
             try:
                 self._connection.request(method, path, body=content, headers=headers)
                 response = self._connection.getresponse()
@@ -170,6 +176,25 @@ class Synapse:
             return response.status, json.loads(raw) if raw else {}
         except ValueError:
             return response.status, {}
+
+
+class RemoteSynapse(Synapse):
+    """The same for a Synapse that this collection did not install, by its address."""
+
+    def __init__(self, url: str, ca_file: str | None = None, timeout: float = 30.0) -> None:
+        super().__init__(url, timeout)
+        self._url = urllib.parse.urlsplit(url)
+        if self._url.scheme not in ("http", "https") or not self._url.hostname:
+            raise SynapseError(f"{url} is no address of a Synapse.", "Write it as https://matrix.example.coop.")
+        self._host = self._url.netloc.rpartition("@")[2]
+        self._ca_file = ca_file
+
+    def _connect(self) -> http.client.HTTPConnection:
+        host, port = str(self._url.hostname), self._url.port
+        if self._url.scheme == "http":
+            return http.client.HTTPConnection(host, port, timeout=self.timeout)
+        context = ssl.create_default_context(cafile=self._ca_file)
+        return http.client.HTTPSConnection(host, port, timeout=self.timeout, context=context)
 
 
 def write_private(path: Path, text: str, uid: int = 0, gid: int = 0, mode: int = 0o600) -> None:

@@ -84,6 +84,11 @@ options:
   database_password:
     description: Its password, if there is one that libpq does not read from a file.
     type: str
+  accepted_rooms:
+    description: IDs of rooms that may be encrypted already when the database is counted. Those that are, are attested.
+    type: list
+    elements: str
+    default: []
   collection_version:
     description: The version of this collection, for the attestation.
     type: str
@@ -157,8 +162,9 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.cae.matrix.plugins.module_utils import attestation as attestations
+from ansible_collections.cae.matrix.plugins.module_utils import audit as audits
 from ansible_collections.cae.matrix.plugins.module_utils import gate
 from ansible_collections.cae.matrix.plugins.module_utils.attestation import Attestation, Malformed
 from ansible_collections.cae.matrix.plugins.module_utils.gate import Check
@@ -170,39 +176,6 @@ from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import (
     read_text,
     write_private,
 )
-
-try:
-    import psycopg2
-except ImportError:
-    psycopg2 = None
-
-ENCRYPTED_ROOMS = """
-WITH found (room_id, why) AS (
-    SELECT room_id, 'state' FROM current_state_events WHERE type = 'm.room.encryption' AND state_key = ''
-    UNION SELECT room_id, 'state' FROM room_stats_state WHERE encryption IS NOT NULL
-    UNION SELECT room_id, 'messages' FROM events WHERE type = 'm.room.encrypted'
-), gate AS (SELECT name FROM users WHERE admin = 1 AND name ~ %(service_accounts)s)
-SELECT f.room_id, COALESCE(max(s.name), max(s.canonical_alias), ''), COALESCE(max(r.creator), ''),
-       COALESCE(max(c.joined_members), 0), string_agg(DISTINCT 'encrypted ' || f.why, ', ')
-FROM found f
-LEFT JOIN rooms r ON r.room_id = f.room_id
-LEFT JOIN room_stats_state s ON s.room_id = f.room_id
-LEFT JOIN room_stats_current c ON c.room_id = f.room_id
-WHERE r.creator IS NULL OR r.creator NOT IN (SELECT name FROM gate)
-GROUP BY f.room_id ORDER BY f.room_id
-"""
-COUNTS = """
-WITH people AS (
-    SELECT name FROM users
-    WHERE deactivated = 0 AND is_guest = 0 AND appservice_id IS NULL
-      AND NOT (admin = 1 AND name ~ %(service_accounts)s)
-)
-SELECT (SELECT count(*) FROM people),
-       (SELECT count(DISTINCT user_id) FROM e2e_cross_signing_keys
-        WHERE keytype = 'master' AND user_id IN (SELECT name FROM people)),
-       (SELECT count(DISTINCT user_id) FROM e2e_room_keys_versions
-        WHERE deleted = 0 AND user_id IN (SELECT name FROM people))
-"""
 
 
 class Gate:
@@ -245,18 +218,6 @@ class Gate:
     def holds(self) -> bool:
         """Whether what is declared has been proven, be it by another process."""
         return self.attestation is not None and self.attestation.digest == self.params["digest"]
-
-    def first(self) -> Attestation | None:
-        """The earliest that is known; with one, what people have encrypted is their own business."""
-        found = [self.attestation] if self.attestation else []
-        for path in sorted(self.config_dir.glob("attestation.*.json")):
-            try:
-                earlier = attestations.parse(path.read_text(encoding="utf-8"))
-            except (Malformed, OSError, ValueError):
-                continue
-            if earlier.is_for(self.params["instance"], self.params["domain"]):
-                found.append(earlier)
-        return min(found, key=lambda one: one.first_attested_at, default=None)
 
     def owner(self) -> tuple[int, int]:
         try:
@@ -483,8 +444,8 @@ class Gate:
         if account.ready():
             self.note(account.token_file)
         self.remove_rooms(self.left_over(account))
-        first = self.first()
-        verdict = first.verdict if first else self.audit()
+        first = attestations.earliest(self.config_dir, self.params["instance"], self.params["domain"])
+        verdict, accepted = (first.verdict, first.accepted_rooms) if first else self.audit()
         self.probe_rooms()
         version = self.synapse.call("GET", "/_synapse/admin/v1/server_version").get("server_version")
         element = self.params["observed"].get("element_version") or {}
@@ -501,6 +462,7 @@ class Gate:
             invocation_id=invocation,
             registration=self.in_force(),
             verdict=verdict,
+            accepted_rooms=accepted,
         )
 
     def open_registration(self) -> None:
@@ -606,32 +568,20 @@ class Gate:
 
     # -- the database -------------------------------------------------------------------------------------------
 
-    def audit(self) -> str:
-        """Is it too late? Counted before the first attestation only."""
-        if psycopg2 is None:
-            self.fail(missing_required_lib("psycopg2", reason="to count what is encrypted; role machine installs it"))
+    def audit(self) -> tuple[str, tuple[str, ...]]:
+        """Is it too late? And which rooms were accepted. Counted before the first attestation only."""
         arguments = dict(self.params["database"])
         if self.params["database_password"]:
             arguments["password"] = self.params["database_password"]
-        who = {"service_accounts": r"^@encryption-gate(-[0-9]+)?:"}
         try:
-            connection = psycopg2.connect(**{"connect_timeout": 10, **arguments})
-            try:
-                connection.set_session(readonly=True, autocommit=True)
-                with connection.cursor() as cursor:
-                    cursor.execute(ENCRYPTED_ROOMS, who)
-                    rooms = [gate.Room(*row) for row in cursor.fetchall()]
-                    cursor.execute(COUNTS, who)
-                    accounts, identities, key_backups = cursor.fetchone()
-            finally:
-                connection.close()
-        except psycopg2.Error as error:
-            raise SynapseError(
-                f"The database cannot be asked what is encrypted already: {str(error).strip()}",
-                "Run role postgresql, or check the connection in postgresql_host and its neighbours.",
-            ) from None
-        self.checks.append(gate.audit_check(rooms, identities, key_backups, accounts))
-        return gate.verdict(rooms, identities, key_backups)
+            found = audits.read_database(arguments, self.params["domain"])
+        except audits.Unreadable as error:
+            raise SynapseError(f"What is encrypted already cannot be counted. {error.cause}", error.mend) from None
+        accepted = self.params["accepted_rooms"]
+        counts = found.rooms, found.identities or 0, found.key_backups or 0
+        self.checks.append(gate.audit_check(*counts, found.accounts, accepted))
+        kept = tuple(room.room_id for room in found.rooms if room.room_id in accepted)
+        return gate.verdict(*counts, accepted), kept
 
 
 def main() -> None:
@@ -653,6 +603,7 @@ def main() -> None:
             "observed": {"type": "dict"},
             "database": {"type": "dict"},
             "database_password": {"type": "str", "no_log": True},
+            "accepted_rooms": {"type": "list", "elements": "str", "default": []},
             "collection_version": {"type": "str", "default": "unknown"},
             "timeout": {"type": "int", "default": 120},
         },

@@ -16,6 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[2]
+# What Synapse imports besides itself: the tests' own modules, and the one of role synapse with what it builds on.
+IMPORTS = (ROOT / "tests/unit", ROOT / "roles/synapse/files/opt_in", ROOT / ".ansible/collections")
 KEY = "ed25519 a_test AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
 
@@ -48,7 +51,7 @@ class Homeserver:
         self._log = directory / "log"
         with self._log.open("w") as log:
             command = [python, "-m", "synapse.app.homeserver", "-c", str(directory / "homeserver.yaml")]
-            environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+            environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, IMPORTS))}
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=directory, env=environment)
         try:
             self._wait()
