@@ -206,12 +206,11 @@ class Bench:
             path for kind in ("files", "links", "blocks") for path in managed(run)[kind] if path.startswith("/etc/")
         ]
         outside = [path for path in paths if not path.startswith("/etc/matrix/")]
-        archive = ["tar", "--create", "--directory", "/", "etc/matrix", *(path.lstrip("/") for path in outside)]
+        venv = self.inside(container, "readlink", f"/etc/matrix/{HOST}/venv").strip()
+        whole = ["etc/matrix", f"{venv}.sources".lstrip("/")]
+        archive = ["tar", "--create", "--directory", "/", *whole, *(path.lstrip("/") for path in outside)]
         with open(payload / "configuration.tar", "wb") as file:
             subprocess.run(["docker", "exec", container, *archive], stdout=file, check=True)
-        venv = self.inside(container, "readlink", f"/etc/matrix/{HOST}/venv").strip()
-        version = Path(venv).name.rpartition("-")[0]
-        shutil.copy(ROOT / f"roles/synapse/files/requirements-{version}.txt", payload / "lock")
         facts = {
             "instance": HOST,
             "domain": DOMAIN,

@@ -2,7 +2,7 @@
 # Only what cannot be avoided, as somebody would type it who knows every answer beforehand: what a first run of the
 # playbook is measured against. Runs on the same bare image, with the same packages, the same wheels and the same
 # configuration, which bench/figures.py took from a machine that the playbook had brought up.
-# usage: unavoidable.sh DIRECTORY, which holds: facts.sh packages lock configuration.tar ca.pem element.tar.gz
+# usage: unavoidable.sh DIRECTORY, which holds: facts.sh packages configuration.tar ca.pem element.tar.gz
 # element.asc element.gpg
 set -euo pipefail
 cd "$1"
@@ -22,7 +22,9 @@ install -d -m 750 -o "$user" -g "$user" "/var/lib/matrix/$instance/media"
 umask 022
 /usr/bin/python3 -m venv "$venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-cache-dir \
-    --require-hashes --only-binary :all: --requirement lock
+    --require-hashes --only-binary :all: --requirement "$venv.sources/requirements.txt"
+cp -R "$venv.sources/site-packages/." "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+"$venv/bin/python" -c 'import cae_matrix_opt_in'
 
 echo "$element_sha256  element.tar.gz" | sha256sum --check --quiet
 gpgv --quiet --keyring ./element.gpg element.asc element.tar.gz 2>/dev/null

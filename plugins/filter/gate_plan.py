@@ -41,6 +41,7 @@ _value:
     - C(declared), what the public names have to serve.
     - C(database) and C(database_password), how the database is reached.
     - C(closed_until_proven) and C(proven), the texts of C(registration.yaml).
+    - C(prove_again), whether code of others is held back until the proof, which then cannot have seen what it does.
     - C(collection_version), for the attestation.
   type: dict
 """
@@ -55,7 +56,7 @@ import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.cae.matrix.plugins.module_utils.encryption_opt_in import digest
 from ansible_collections.cae.matrix.plugins.module_utils.gate import what_matters
-from ansible_collections.cae.matrix.plugins.module_utils.registration import plain, registration_document
+from ansible_collections.cae.matrix.plugins.module_utils.registration import CODE, plain, registration_document
 
 _POOL = ("cp_min", "cp_max", "cp_reconnect", "cp_noisy", "cp_openfun", "cp_good_sql")
 _HEADER = "# Written by cae.matrix.encryption_gate, the only one to decide how people register.\n"
@@ -80,13 +81,15 @@ def gate_plan(documents: Mapping[str, Any], registration: str) -> dict[str, Any]
         raise AnsibleFilterError(f"encryption_gate_registration: {registration!r} is neither closed nor token")
     synapse = documents["synapse"]
     database = synapse.get("database", {}).get("args", {})
+    before, after = (registration_document(synapse, mode) for mode in ("closed-until-proven", registration))
     return {
         "digest": digest(documents),
         "declared": what_matters(documents),
         "database": {key: value for key, value in database.items() if key not in (*_POOL, "password")},
         "database_password": database.get("password"),
-        "closed_until_proven": _text(registration_document(synapse, "closed-until-proven")),
-        "proven": _text(registration_document(synapse, registration)),
+        "closed_until_proven": _text(before),
+        "proven": _text(after),
+        "prove_again": any(before.get(key) != after.get(key) for key in CODE),
         "collection_version": collection_version(),
     }
 

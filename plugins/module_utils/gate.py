@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.cae.matrix.plugins.module_utils.registration import OWN_MODULE
+
 PASSED, FAILED, UNSEEN = "passed", "failed", "unseen"
 IN_TIME, MENDABLE, TOO_LATE = "in time", "late but mendable", "too late"
 # It is too late, and the inventory lists every room that makes it so.
@@ -43,6 +45,7 @@ ELEMENT = (
 # Of Element's settings, those that take encryption away; the rest is a matter of taste.
 ELEMENT_SETTINGS = ("lowBandwidth", "UIFeature.advancedEncryption")
 
+HABIT = "a room encrypted out of habit"
 # Every way in which clients make conversations: the preset decides what Synapse adds, is_direct what a client means.
 PROBES: Mapping[str, Mapping[str, Any]] = {
     "a room without preset": {},
@@ -50,6 +53,12 @@ PROBES: Mapping[str, Mapping[str, Any]] = {
     "a private conversation": {"preset": "trusted_private_chat", "is_direct": True},
     "a private room among equals": {"preset": "trusted_private_chat"},
     "a public room": {"preset": "public_chat"},
+    # As clients send it that never read .well-known.
+    HABIT: {
+        "preset": "trusted_private_chat",
+        "is_direct": True,
+        "initial_state": [{"type": ENCRYPTION, "state_key": "", "content": {"algorithm": ALGORITHM}}],
+    },
 }
 
 
@@ -360,7 +369,10 @@ def room_check(label: str, encryption: object) -> Check:
         name,
         FAILED,
         f"Synapse made it with m.room.encryption {_short(encryption)}",
-        'set encryption_enabled_by_default_for_room_type to "off" wherever it is set (a file in the synapse '
+        f"see that Synapse loads {OWN_MODULE} (run the playbook again), take modules that encrypt rooms out of "
+        "synapse_extra_config"
+        if label.endswith(HABIT)
+        else 'set encryption_enabled_by_default_for_room_type to "off" wherever it is set (a file in the synapse '
         "directory, a drop-in, a module), and restart Synapse",
     )
 

@@ -21,6 +21,8 @@ MODES = ("closed-until-proven", "closed", "token")
 SIGN_ON = ("oidc_providers", "oidc_config", "cas_config", "saml2_config", "jwt_config")
 # Code of others that may create accounts when somebody logs in.
 CODE = ("modules", "password_providers", "ldap_config")
+# Except this one, which keeps doors shut: role `synapse` brings it, and it is there at all times.
+OWN_MODULE = "cae_matrix_opt_in.EncryptionOptIn"
 # What only the gate decides. `disable_registration` is Synapse's old name and overrides `enable_registration`.
 DECIDED_BY_GATE = (
     "enable_registration",
@@ -94,4 +96,6 @@ def _known_people_only(key: str, value: Any) -> Any:
         return [provider | {"enable_registration": False} for provider in value if isinstance(provider, dict)]
     if key in ("oidc_config", "cas_config") and isinstance(value, dict) and value:
         return value | {"enable_registration": False}
+    if key == "modules" and isinstance(value, list):
+        return [module for module in value if isinstance(module, dict) and module.get("module") == OWN_MODULE]
     return [] if key in ("oidc_providers", "modules", "password_providers") else {}

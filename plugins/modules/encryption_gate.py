@@ -61,6 +61,12 @@ options:
   proven:
     description: The text of C(registration.yaml) once the gate has passed. Required with O(state=proven).
     type: str
+  prove_again:
+    description:
+      - Whether O(proven) brings code of others that O(closed_until_proven) holds back. Then rooms are proven once more
+        after opening, and registration closes again if they are not as they should be.
+    type: bool
+    default: false
   registration:
     description: How people register once the gate has passed.
     type: str
@@ -467,7 +473,9 @@ class Gate:
         seen = {"url": "/_matrix/client/v3/register", "status": status, "json": answer, "error": None}
         check = gate.register_check(seen, self.params["registration"])
         self.checks = [*(one for one in self.checks if one.name != check.name), check]
-        if check.status == gate.PASSED and self.attestation:
+        if self.params["prove_again"]:
+            self.probe_rooms("with everything declared, ")
+        if not gate.refused(self.checks) and self.attestation:
             self.write_attestation(
                 dataclasses.replace(
                     self.attestation, invocation_id=self.unit()[1], registration=self.params["registration"]
@@ -492,10 +500,11 @@ class Gate:
         status, answer = self.synapse.ask("GET", f"/_synapse/admin/v1/users/{quote(str(creator))}/admin")
         return status == 200 and bool(answer.get("admin"))
 
-    def probe_rooms(self) -> None:
+    def probe_rooms(self, when: str = "") -> None:
         rooms: dict[str, str] = {}
         try:
-            for label, variant in gate.PROBES.items():
+            for kind, variant in gate.PROBES.items():
+                label = when + kind
                 body = {"name": gate.ROOM_NAME, "creation_content": {"m.federate": False}, **variant}
                 status, answer = self.synapse.ask("POST", "/_matrix/client/v3/createRoom", body)
                 if status != 200:
@@ -505,7 +514,7 @@ class Gate:
                     continue
                 rooms[label] = answer["room_id"]
                 self.checks.append(gate.room_check(label, self.encryption(rooms[label])))
-            label = "a private conversation"
+            label = f"{when}a private conversation"
             if label in rooms:
                 path = f"/_matrix/client/v3/rooms/{quote(rooms[label])}/state/{gate.ENCRYPTION}"
                 status, answer = self.synapse.ask("PUT", path, {"algorithm": gate.ALGORITHM})
@@ -588,6 +597,7 @@ def main() -> None:
             "digest": {"type": "str", "required": True},
             "closed_until_proven": {"type": "str", "required": True, "no_log": True},
             "proven": {"type": "str", "no_log": True},
+            "prove_again": {"type": "bool", "default": False},
             "registration": {"type": "str", "choices": ["closed", "token"], "default": "closed"},
             "declared": {"type": "dict"},
             "observed": {"type": "dict"},

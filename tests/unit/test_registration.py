@@ -10,6 +10,7 @@ import pytest
 from ansible_collections.cae.matrix.plugins.module_utils.registration import (
     DOORS,
     MODES,
+    OWN_MODULE,
     registration_document,
     without_doors,
 )
@@ -72,6 +73,13 @@ def test_until_proven_nobody_new_comes_in() -> None:
     assert document["oidc_config"] == DECLARED["oidc_config"] | {"enable_registration": False}
     assert document["cas_config"] == DECLARED["cas_config"] | {"enable_registration": False}
     assert not any(document[key] for key in WITHHELD)
+
+
+def test_the_module_that_keeps_doors_shut_is_always_there() -> None:
+    own = {"module": OWN_MODULE, "config": {"instance": "coop"}}
+    declared = DECLARED | {"modules": [own, {"module": "x.Y"}]}
+    assert registration_document(declared, "closed-until-proven")["modules"] == [own]
+    assert registration_document(declared, "token")["modules"] == [own, {"module": "x.Y"}]
 
 
 def test_until_proven_what_is_declared_empty_stays_of_its_kind() -> None:

@@ -11,6 +11,7 @@ import json
 import subprocess
 import time
 from typing import Any
+from urllib.parse import quote
 
 from conftest import CONFIG, CONTAINER, PROJECT, Run, Server
 
@@ -77,12 +78,14 @@ def test_well_known_of_a_website_that_knows_nothing(server: Server) -> None:
 
 
 def test_synapse_set_to_all_by_hand(server: Server) -> None:
-    server.write(EXTRA, 'encryption_enabled_by_default_for_room_type: "all"\n')
+    # Without the module, which would not let Synapse start with it.
+    server.write(EXTRA, 'encryption_enabled_by_default_for_room_type: "all"\nmodules: []\n')
     server.restart()
     try:
         run = server.gate()
         closed(server, run, "zz-by-hand.yaml, which no role wrote", "a private room starts plain")
         assert "[failed] a public room starts plain" in run.output
+        assert "[failed] a room encrypted out of habit starts plain" in run.output
         assert rooms_of_the_gate(server) == "0"
     finally:
         server.inside("rm", EXTRA)
@@ -93,7 +96,8 @@ def test_synapse_set_to_all_by_hand(server: Server) -> None:
 def test_a_drop_in_that_reads_another_directory(server: Server) -> None:
     drop_in = "/etc/systemd/system/matrix-synapse@atelier.service.d"
     server.inside("mkdir", "-p", "/etc/matrix/atelier/other", drop_in)
-    server.write("/etc/matrix/atelier/other/all.yaml", "encryption_enabled_by_default_for_room_type: all\n")
+    content = "encryption_enabled_by_default_for_room_type: all\nmodules: []\n"
+    server.write("/etc/matrix/atelier/other/all.yaml", content)
     begin = f"{CONFIG}/venv/bin/python -m synapse.app.homeserver -c {CONFIG}/synapse"
     server.write(f"{drop_in}/by-hand.conf", f"[Service]\nExecStart=\nExecStart={begin} -c {CONFIG}/other\n")
     server.inside("systemctl", "daemon-reload")
@@ -109,12 +113,13 @@ def test_a_drop_in_that_reads_another_directory(server: Server) -> None:
 
 def test_an_encrypted_room_before_the_first_gate(server: Server) -> None:
     token = server.token_of_support()
-    algorithm = {"algorithm": "m.megolm.v1.aes-sha2"}
-    state = {"type": "m.room.encryption", "state_key": "", "content": algorithm}
-    body = {"name": "Bureau", "preset": "private_chat", "initial_state": [state]}
+    body = {"name": "Bureau", "preset": "private_chat"}
     status, answer = server.ask("POST", "/_matrix/client/v3/createRoom", body, token)
     assert status == 200, answer
     room = answer["room_id"]
+    path = f"/_matrix/client/v3/rooms/{quote(room)}/state/m.room.encryption"
+    status, answer = server.ask("PUT", path, {"algorithm": "m.megolm.v1.aes-sha2"}, token)
+    assert status == 200, answer
 
     # After the first gate it is people's own business, whatever is restarted.
     server.restart()

@@ -107,10 +107,16 @@ class Api:
         self.session.verify = instance.ca_file
 
     def request(
-        self, method: str, path: str, body: dict[str, Any] | None = None, token: str | None = None, **options: Any
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        token: str | None = None,
+        headers: dict[str, str] | None = None,
+        **options: Any,
     ) -> requests.Response:
         """One request; where the server asks for patience (429), it gets as much as it asks for."""
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = {**(headers or {}), **({"Authorization": f"Bearer {token}"} if token else {})}
         deadline = time.monotonic() + 120
         while True:
             answer = self.session.request(
@@ -216,15 +222,22 @@ def registration_token(instance: Instance) -> str:
     return str(answer["token"])
 
 
+def newcomers(api: Api, registration_token: str) -> list[Person]:
+    """Two people who registered as people do."""
+    found = []
+    for name in ("amina", "bruno"):
+        localpart, password = f"{name}-{secrets.token_hex(3)}", secrets.token_urlsafe(16)
+        answer = api.register(localpart, password, registration_token)
+        assert answer.status_code == 200, answer.text
+        found.append(api.login(localpart, password))
+    return found
+
+
 @pytest.fixture(scope="session")
 def people(instance: Instance, api: Api, registration_token: str) -> list[Person]:
-    """Two people who registered as people do."""
+    """The two that most tests are about."""
     if not instance.people:
-        for name in ("amina", "bruno"):
-            localpart, password = f"{name}-{secrets.token_hex(3)}", secrets.token_urlsafe(16)
-            answer = api.register(localpart, password, registration_token)
-            assert answer.status_code == 200, answer.text
-            instance.people.append(api.login(localpart, password))
+        instance.people += newcomers(api, registration_token)
     return instance.people
 
 

@@ -10,12 +10,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import Instance, Person
+from conftest import Api, Instance, newcomers
 
 BROWSER = Path(__file__).resolve().parents[3] / "tests/browser"
 
 
-def test_a_person_logs_in_with_a_browser(instance: Instance, people: list[Person], tmp_path: Path) -> None:
+def test_a_person_logs_in_with_a_browser(
+    instance: Instance, api: Api, registration_token: str, tmp_path: Path
+) -> None:
+    # Nothing that other tests did is in their way.
+    people = newcomers(api, registration_token)
     summary = {
         "matrix_domain": instance.domain,
         "homeserver_url": f"https://{instance.matrix_hostname}/",

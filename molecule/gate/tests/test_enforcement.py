@@ -1,0 +1,107 @@
+# Copyright: cae.matrix contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Line three on a real server: Synapse itself keeps to it, whoever goes past the gate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from conftest import CONFIG, UNIT, Server
+
+ATTESTATION = f"{CONFIG}/attestation.json"
+# Over the socket, with the secret: what an operator on the machine, or a script of theirs, can do.
+REGISTER = """
+import hashlib, hmac, http.client, json, socket, sys
+
+def ask(method, body=None):
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect("/run/matrix-synapse/atelier/client.sock")
+    connection.request(method, "/_synapse/admin/v1/register", body and json.dumps(body))
+    answer = connection.getresponse()
+    return answer.status, json.loads(answer.read())
+
+name = sys.argv[1]
+secret = open("/etc/matrix/atelier/secrets/registration_shared_secret").read().strip()
+nonce = ask("GET")[1]["nonce"]
+mac = hmac.new(secret.encode(), "\\0".join((nonce, name, "not-a-good-one", "notadmin")).encode(), hashlib.sha1)
+body = {"nonce": nonce, "username": name, "password": "not-a-good-one", "admin": False, "mac": mac.hexdigest()}
+print(json.dumps(ask("POST", body)))
+"""
+
+
+def register(server: Server, name: str) -> int:
+    return int(json.loads(server.inside("python3", "-c", REGISTER, name))[0])
+
+
+@pytest.fixture
+def without_attestation(server: Server) -> Iterator[None]:
+    """Set aside under a running server, as nobody but an operator could."""
+    server.inside("mv", ATTESTATION, f"{ATTESTATION}.aside")
+    try:
+        yield
+    finally:
+        server.inside("mv", f"{ATTESTATION}.aside", ATTESTATION)
+
+
+def test_with_an_attestation_operators_make_accounts(server: Server) -> None:
+    assert register(server, "avec-attestation") == 200
+
+
+@pytest.mark.usefixtures("without_attestation")
+def test_without_an_attestation_nobody_gets_an_account(server: Server) -> None:
+    assert register(server, "sans-attestation") != 200
+    assert server.sql("SELECT count(*) FROM users WHERE name LIKE '@sans-attestation%'") == "0"
+    said = server.inside("journalctl", "--no-pager", "--output", "cat", "--unit", UNIT, "--since", "-1min")
+    assert "sans-attestation" in said
+    assert "attestation" in said
+
+
+def test_synapse_does_not_start_with_a_contradiction(server: Server) -> None:
+    extra = f"{CONFIG}/synapse/zz-by-hand.yaml"
+    server.write(extra, "encryption_enabled_by_default_for_room_type: all\n")
+    try:
+        with pytest.raises(AssertionError, match="Job for"):
+            server.restart()
+        said = server.inside("journalctl", "--no-pager", "--output", "cat", "--unit", UNIT, "--lines", "60")
+        assert "encryption_enabled_by_default_for_room_type" in said
+        run = server.gate()
+        assert run.status != 0, run.output
+    finally:
+        server.inside("rm", extra)
+        server.inside("systemctl", "reset-failed", UNIT)
+        server.restart()
+    run = server.gate()
+    assert run.status == 0, run.output
+
+
+# Code of others, which the proof cannot see before it is let in.
+ENCRYPTS = """
+class Encrypts:
+    def __init__(self, config, api):
+        api.register_third_party_rules_callbacks(on_create_room=self.on_create_room)
+
+    async def on_create_room(self, requester, request_content, is_requester_admin):
+        content = {"algorithm": "m.megolm.v1.aes-sha2"}
+        request_content["initial_state"] = [{"type": "m.room.encryption", "state_key": "", "content": content}]
+"""
+
+
+def test_a_module_that_encrypts_rooms_is_found_and_registration_closes(server: Server) -> None:
+    place = server.inside(f"{CONFIG}/venv/bin/python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))")
+    server.write(f"{place.strip()}/encrypts.py", ENCRYPTS)
+    try:
+        run = server.gate(synapse_extra_config={"modules": [{"module": "encrypts.Encrypts", "config": {}}]})
+        assert run.status != 0, run.output
+        assert "with everything declared, a room without preset starts plain" in run.output
+        assert server.register()[0] == 403
+        assert server.attestation() is None
+        registration = server.inside("cat", f"{CONFIG}/synapse/registration.yaml")
+        assert "encrypts.Encrypts" not in registration
+        assert "cae_matrix_opt_in.EncryptionOptIn" in registration
+    finally:
+        server.inside("rm", f"{place.strip()}/encrypts.py")
+    run = server.gate()
+    assert run.status == 0, run.output
