@@ -163,6 +163,8 @@ def audit_report(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _instance(name: str, found: Mapping[str, Any], failure: str) -> dict[str, Any]:
     seen = "verdict" in found
     error = "" if seen else failure or str(found.get("msg") or "not looked at: the output of the playbook says why")
+    if found.get("unreachable"):
+        error = f"Its machine cannot be reached. Check ansible_host, SSH and its keys. {error}"
     told = {key: found[key] if seen else value for key, value in _NOTHING.items()}
     steps, unknown = told.pop("steps"), told.pop("unknown")
     advice = [{"step": step, "en": ADVICE[step][0], "fr": ADVICE[step][1]} for step in steps]

@@ -176,7 +176,8 @@ def read_database(connection: str | Mapping[str, Any], domain: str = "", seconds
         raise _unreadable(error, seconds) from None
     finally:
         opened.close()
-    domain = domain or next((domain_of(person.user_id) for person in people), "")
+    # Everybody in `users` is local.
+    domain = next((domain_of(person.user_id) for person in people), domain)
     return Findings(
         source="database",
         domain=domain,
@@ -217,7 +218,9 @@ def _unreadable(error: Any, seconds: int) -> Unreadable:
 
 
 def _one_line(error: object) -> str:
-    return " ".join(str(error).split("\nLINE ")[0].split()).rstrip(".")
+    # libpq tries several addresses, with and without TLS, and says the same of each.
+    lines = dict.fromkeys(line.strip() for line in str(error).split("\nLINE ")[0].splitlines())
+    return " ".join(" ".join(lines).split()).rstrip(".")
 
 
 # -- the admin API ---------------------------------------------------------------------------------------------------
@@ -249,25 +252,26 @@ class AdminApi:
 
     def ask(self, path: str, body: Any = None) -> Any:
         """The JSON of one answer, or `Unreadable`. Waits when Synapse asks for patience."""
-        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         deadline = time.monotonic() + self.patience
         while True:
-            try:
-                if body is None:
-                    response = self.client.request("GET", self.url + path, headers)
-                else:
-                    response = self.client.request("POST", self.url + path, headers, json.dumps(body).encode())
-                answer = response.json() if response.content_type == "application/json" else None
-            except Unreachable as error:
-                raise Unreadable(error.cause, error.mend) from None
-            if response.status == 200 and isinstance(answer, Mapping):
+            status, answer = self._once(path, body)
+            if status == 200 and answer:
                 return answer
-            said = answer if isinstance(answer, Mapping) else {}
-            wait = said.get("retry_after_ms")
+            wait = answer.get("retry_after_ms")
             pause = wait / 1000 if isinstance(wait, (int, float)) else 1.0
-            if response.status != 429 or time.monotonic() + pause > deadline:
-                raise self._refusal(path.split("?")[0], response.status, said)
+            if status != 429 or time.monotonic() + pause > deadline:
+                raise self._refusal(path.split("?")[0], status, answer)
             time.sleep(pause)
+
+    def _once(self, path: str, body: Any = None) -> tuple[int, Mapping[str, Any]]:
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        content = None if body is None else json.dumps(body).encode()
+        try:
+            response = self.client.request("GET" if body is None else "POST", self.url + path, headers, content)
+            answer = response.json() if response.content_type == "application/json" else None
+        except Unreachable as error:
+            raise Unreadable(error.cause, error.mend) from None
+        return response.status, answer if isinstance(answer, Mapping) else {}
 
     def _refusal(self, path: str, status: int, said: Mapping[str, Any]) -> Unreadable:
         errcode = said.get("errcode")
@@ -281,12 +285,13 @@ class AdminApi:
                 f"The access token is not an administrator's: {self.url}{path} answers 403 {errcode}.",
                 "Use the token of a server administrator (users.admin = 1), or the database (audit_database_url).",
             )
-        if errcode == "M_UNRECOGNIZED":
+        admin = path.startswith("/_synapse/admin")
+        if errcode == "M_UNRECOGNIZED" and (not admin or self._once("/_synapse/admin/v1/server_version")[0] == 200):
             return Unreadable(
                 f"{self.url} does not know {path}: its Synapse is too old for this audit, or it is no Synapse.",
                 "Upgrade it first, or audit its database (audit_database_url).",
             )
-        if status in (403, 404) and path.startswith("/_synapse/admin"):
+        if status in (403, 404) and admin:
             return Unreadable(
                 f"{self.url}{path} answers {status}: the proxy in front keeps the admin API from the outside.",
                 "Ask Synapse's own listener on the machine (audit_homeserver_url: http://localhost:8008, audit_from), "

@@ -32,7 +32,7 @@ options:
     description: The access token of a server administrator. Required with O(homeserver_url).
     type: str
   domain:
-    description: The part after the colon in C(@name:domain). By default, that of the people on the server.
+    description: The part after the colon in C(@name:domain), of an attestation, and where nobody is on the server yet.
     type: str
     default: ""
   instance:

@@ -580,6 +580,9 @@ class Gate:
         accepted = self.params["accepted_rooms"]
         counts = found.rooms, found.identities or 0, found.key_backups or 0
         self.checks.append(gate.audit_check(*counts, found.accounts, accepted))
+        absent = gate.not_encrypted(accepted, found.rooms)
+        if absent:
+            self.module.warn(gate.accepted_in_vain(absent))
         kept = tuple(room.room_id for room in found.rooms if room.room_id in accepted)
         return gate.verdict(*counts, accepted), kept
 

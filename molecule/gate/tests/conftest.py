@@ -11,6 +11,8 @@ import os
 import socket
 import ssl
 import subprocess
+import time
+import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,21 @@ EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 CONTAINER = f"cae-matrix-{os.environ.get('MATRIX_TEST_CORE', 'dev')}-{os.environ['MOLECULE_SCENARIO_NAME']}-atelier"
 DOMAIN, CONFIG = "atelier.test", "/etc/matrix/atelier"
 UNIT = "matrix-synapse@atelier.service"
+MEGOLM = {"algorithm": "m.megolm.v1.aes-sha2"}
+
+# Runs on the target with its Python: nothing there but the socket answers the admin API.
+ADMIN_CALL = """
+import http.client, json, socket, sys
+
+connection = http.client.HTTPConnection("localhost")
+connection.sock = socket.socket(socket.AF_UNIX)
+connection.sock.connect("/run/matrix-synapse/atelier/client.sock")
+token = open("/etc/matrix/atelier/gate.token").read().strip()
+headers = {"Authorization": "Bearer " + token, "X-Forwarded-For": "127.0.0.1"}
+connection.request(sys.argv[1], sys.argv[2], sys.argv[3].encode(), headers)
+answer = connection.getresponse()
+print(json.dumps([answer.status, json.loads(answer.read() or b"null")]))
+"""
 
 
 @dataclass
@@ -99,8 +116,34 @@ class Server:
         assert status == 200, answer
         return str(answer["access_token"])
 
-    def command(self, playbook: Path, **variables: Any) -> list[str]:
-        return ["ansible-playbook", "-i", str(EPHEMERAL / "inventory"), str(playbook), "-e", json.dumps(variables)]
+    def admin(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """The admin API, as the gate's own account."""
+        answer = json.loads(self.inside("python3", "-c", ADMIN_CALL, method, path, json.dumps(body or {})))
+        return int(answer[0]), answer[1]
+
+    def encrypted_room(self, token: str, name: str, content: Any = MEGOLM) -> str:
+        """A room whose administrator turns encryption on, as any client can."""
+        status, answer = self.ask("POST", "/_matrix/client/v3/createRoom", {"name": name}, token)
+        assert status == 200, answer
+        room = str(answer["room_id"])
+        path = f"/_matrix/client/v3/rooms/{urllib.parse.quote(room, safe='')}/state/m.room.encryption/"
+        status, answer = self.ask("PUT", path, content, token)
+        assert status == 200, answer
+        return room
+
+    def remove_room(self, room: str) -> None:
+        """One of the mends: gone, from the database too."""
+        path = f"/_synapse/admin/v2/rooms/{urllib.parse.quote(room, safe='')}"
+        status, answer = self.admin("DELETE", path, {"purge": True})
+        assert status == 200, answer
+        deadline = time.monotonic() + 60
+        while self.sql(f"SELECT count(*) FROM events WHERE room_id = '{room}'") != "0":
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+
+    def command(self, playbook: Path, *flags: str, **variables: Any) -> list[str]:
+        inventory = str(EPHEMERAL / "inventory")
+        return ["ansible-playbook", "-i", inventory, *flags, str(playbook), "-e", json.dumps(variables)]
 
     def environment(self) -> dict[str, str]:
         return {
@@ -110,9 +153,9 @@ class Server:
             "ANSIBLE_FORCE_COLOR": "0",
         }
 
-    def run(self, playbook: Path, **variables: Any) -> Run:
+    def run(self, playbook: Path, *flags: str, **variables: Any) -> Run:
         done = subprocess.run(
-            self.command(playbook, **variables),
+            self.command(playbook, *flags, **variables),
             cwd=PROJECT,
             env=self.environment(),
             capture_output=True,
