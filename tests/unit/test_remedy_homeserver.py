@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,9 @@ from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import (
     SynapseError,
     quote,
 )
-from ansible_collections.cae.matrix.plugins.modules.remedy import Remedy
+from ansible_collections.cae.matrix.plugins.modules.remedy import Remedy, connected
 from ansible_collections.cae.matrix.tests.unit.homeserver import Homeserver
+from ansible_collections.cae.matrix.tests.unit.opt_in_server import PREFERENCE, PROOF, configuration, free_port
 
 DOMAIN = "coop.example"
 VERSIONS = ("10", "11", "12")
@@ -521,6 +523,94 @@ def test_a_space_that_nobody_here_can_change(world: World) -> None:
     assert result["finished"]
     assert [note for note in result["notes"] if space in note]
     assert list(world.room(space).of_kind(CHILD)) == [room]
+
+
+def test_invitations_do_not_wait_for_limits_meant_for_people(python: str, tmp_path: Path) -> None:
+    """With Synapse's own limits, ten invitations are at once and each further one takes three seconds."""
+    limits = {"per_second": 0.001, "burst_count": 2}
+    world = World(python, tmp_path, {"rc_invites": {key: limits for key in ("per_room", "per_issuer")}})
+    try:
+        room = world.make(name="Tout le monde", preset="public_chat")
+        for user in (BRUNO, CHLOE, DENIS, EMMA):
+            world.join(room, user)
+        new = world.room(world.replace(room).results[0]["new"])
+        assert new.members("invite") == [BRUNO, CHLOE, DENIS, EMMA]
+    finally:
+        world.server.stop()
+
+
+def test_somebody_who_wants_all_their_rooms_encrypted(python: str, tmp_path: Path) -> None:
+    """Synapse's module encrypts what they make, but not what is made in their name to be plain."""
+    (tmp_path / "attestation.json").write_text(PROOF.to_json())
+    world = World(python, tmp_path, configuration(tmp_path, free_port()))
+    try:
+        world.ask("PUT", f"user/{ALICE}/account_data/{PREFERENCE}", {"enabled": True})
+        room = world.make(name="Secret", initial_state=[])
+        assert world.room(room).encrypted
+        assert not world.room(world.replace(room).results[0]["new"]).encrypted
+    finally:
+        world.server.stop()
+
+
+def test_a_server_that_encrypts_by_itself(python: str, tmp_path: Path) -> None:
+    """Nothing is gained there: said, the new room removed, the old one as it was."""
+    world = World(python, tmp_path, {"encryption_enabled_by_default_for_room_type": "all"})
+    try:
+        room = world.make(name="Forcé", invite=[BRUNO], room_alias_name="force")
+        before, rooms = world.events(room), world.rooms()
+        for _ in range(2):
+            with pytest.raises(SynapseError, match="encryption_enabled_by_default_for_room_type"):
+                world.remedy().run([room], check_mode=False)
+            assert world.events(room) == before
+            assert world.behind(lock_alias(room, DOMAIN)) is None
+            assert world.behind(f"#force:{DOMAIN}") == room
+            deadline = time.monotonic() + 60
+            while world.rooms() != rooms:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+    finally:
+        world.server.stop()
+
+
+def test_a_synapse_that_somebody_else_installed(python: str, tmp_path: Path) -> None:
+    """By its address, with the token of one of its administrators, who may be the one to act as."""
+    port = free_port()
+    resources = [{"names": ["client"]}]
+    listeners = [
+        {"path": str(tmp_path / "s"), "type": "http", "resources": resources},
+        {"port": port, "bind_addresses": ["127.0.0.1"], "type": "http", "resources": resources},
+    ]
+    world = World(python, tmp_path, {"listeners": listeners})
+    try:
+        world.ask("PUT", f"/_synapse/admin/v2/users/{ALICE}", {"admin": True}, user=None)
+        room = world.make(name="Ailleurs", invite=[BRUNO])
+        params = {"url": f"http://127.0.0.1:{port}", "ca_file": None, "domain": DOMAIN}
+        for wrong, words in (
+            ({"admin_token": "x"}, "not valid for coop.example"),
+            ({"admin_token": world.tokens[BRUNO]}, f"does not answer to {BRUNO}"),
+            ({"admin_token": world.tokens[ALICE], "domain": "other.example"}, "not valid for other.example"),
+            ({"admin_token": "x", "url": "matrix.coop.example"}, "no address"),
+            ({"admin_token": "x", "url": f"http://127.0.0.1:{free_port()}"}, "does not answer"),
+        ):
+            with pytest.raises(SynapseError, match=words):
+                connected(params | wrong, check_mode=False)
+        run = connected(params | {"admin_token": world.tokens[ALICE]}, check_mode=False)
+        assert run.run([room], check_mode=False) == []
+        run.log_out()
+        assert run.results[0]["actor"] == ALICE
+        assert not world.room(run.results[0]["new"]).encrypted
+        # The administrator's own session is still there.
+        assert world.ask("GET", "account/whoami")["user_id"] == ALICE
+    finally:
+        world.server.stop()
+
+
+def test_without_the_gate_s_account(world: World, tmp_path: Path) -> None:
+    """Showing makes no account, and says what does."""
+    params = {"url": None, "socket": world.socket, "config_dir": str(tmp_path), "domain": DOMAIN}
+    with pytest.raises(SynapseError, match=r"cae\.matrix\.cooperative"):
+        connected(params, check_mode=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,12 @@ class EncryptionOptIn:
         request = getattr(current_context(), "request", None)
         if asks and request is not None and _is_own_client(request):
             record.opt_in("creation", "%s made an encrypted room (%s) in Element Web", creator, creation.kind(body))
-        elif not creation.is_space(body) and await self._prefers_encryption(creator):
+        elif (
+            # An administrator who acts as somebody (the remedy does) is not doing what that person asked for.
+            requester.authenticated_entity == creator
+            and not creation.is_space(body)
+            and await self._prefers_encryption(creator)
+        ):
             creation.with_encryption(body)
             record.opt_in("preference", "%s made an encrypted room (%s)", creator, creation.kind(body))
         elif asks:
