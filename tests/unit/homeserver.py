@@ -51,13 +51,18 @@ class Homeserver:
             **extra,
         }
         (directory / "homeserver.yaml").write_text(json.dumps(config))  # JSON is YAML
-        self._log = directory / "log"
-        with self._log.open("w") as log:
-            command = [python, "-m", "synapse.app.homeserver", "-c", str(directory / "homeserver.yaml")]
-            for path in more:
-                command += ["-c", str(path)]
+        command = ["synapse.app.homeserver", "-c", str(directory / "homeserver.yaml")]
+        for path in more:
+            command += ["-c", str(path)]
+        self._start(python, directory / "log", command)
+
+    def _start(self, python: str, log_file: Path, command: Sequence[str]) -> None:
+        self._log = log_file
+        with log_file.open("w") as log:
             environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, IMPORTS))}
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=directory, env=environment)
+            self._process = subprocess.Popen(
+                [python, "-m", *command], stdout=log, stderr=log, cwd=log_file.parent, env=environment
+            )
         try:
             self._wait()
         except BaseException:
@@ -105,12 +110,13 @@ class Homeserver:
             text = answer.read()
         return answer.status, json.loads(text) if parse else {}
 
-    def register(self, user: str) -> str:
+    def register(self, user: str, admin: bool = False) -> str:
         """An account by the shared secret, as the gate makes its own."""
         nonce = self.request("GET", "/_synapse/admin/v1/register")[1]["nonce"]
         name = user[1:].split(":")[0]
-        mac = hmac.new(b"x", "\0".join((nonce, name, "secret", "notadmin")).encode(), hashlib.sha1).hexdigest()
-        body = {"nonce": nonce, "username": name, "password": "secret", "admin": False, "mac": mac}
+        level = "admin" if admin else "notadmin"
+        mac = hmac.new(b"x", "\0".join((nonce, name, "secret", level)).encode(), hashlib.sha1).hexdigest()
+        body = {"nonce": nonce, "username": name, "password": "secret", "admin": admin, "mac": mac}
         status, answer = self.request("POST", "/_synapse/admin/v1/register", body)
         assert status == 200, answer
         return str(answer["access_token"])
