@@ -375,6 +375,31 @@ def test_what_synapse_answers_with_500_is_named(server: OptInServer, differ: Dif
     assert server.counts()["refusals malformed room"] == before + 1
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"name": "\ud800"},
+        {"preset": "\ud800"},
+        {"initial_state": [{"type": "x", "content": {"deep": [{"\udfff": 1}]}}]},
+        {"room_alias_name": "a\0"},
+        {"invite": ["@a\0:coop.example"]},
+        {"invite_3pid": [{"medium": "email", "address": "\0", "id_server": "x", "id_access_token": "x"}]},
+        {"initial_state": [{"type": "a\0", "content": {}}]},
+        {"initial_state": [{"type": "x", "state_key": "\0", "content": {}}]},
+        {"initial_state": [{"type": "m.room.member", "state_key": "@a:b", "content": {"displayname": "\0"}}]},
+    ],
+    ids=ascii,
+)
+def test_what_no_database_can_hold_is_refused(me: Person, body: dict[str, Any]) -> None:
+    """Synapse answers 500 on PostgreSQL, or, where it would repeat a lone surrogate in its answer, nothing at all."""
+    status, answer = me.ask("POST", "/createRoom", body)
+    assert (status, answer["errcode"]) == (400, "M_BAD_JSON")
+
+
+def test_a_nul_where_it_does_no_harm_is_left_alone(me: Person) -> None:
+    assert me.make({"name": "a\0b", "initial_state": [{"type": "x", "content": {"y": "\0"}}]})
+
+
 def test_a_long_list_is_no_burden(me: Person) -> None:
     """Ten thousand encryption events; Synapse takes the last of each type, here none."""
     assert not me.encrypts(me.make({"initial_state": [ENCRYPTION] * 10000}))

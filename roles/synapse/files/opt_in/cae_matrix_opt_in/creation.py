@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from ansible_collections.cae.matrix.plugins.module_utils.gate import ALGORITHM, ENCRYPTION
@@ -19,12 +20,21 @@ def malformed(body: Body) -> str | None:
     Found by feeding Synapse 1.163.2 malformed bodies. What Synapse answers otherwise, odd as it may be, is its own
     affair.
     """
+    try:
+        json.dumps(body, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        return "text is not Unicode, or things are nested too deeply"
     for key, judge in _JUDGES.items():
         if key in body:
             why = judge(body[key])
             if why:
                 return f"{key} {why}"
     return None
+
+
+def _is_storable(value: Any) -> bool:
+    """Whether PostgreSQL can hold this in a column: it has no text with a NUL in it."""
+    return not isinstance(value, str) or "\0" not in value
 
 
 def _initial_state(value: Any) -> str | None:
@@ -37,6 +47,11 @@ def _initial_state(value: Any) -> str | None:
             return "must be a list of events, each with a type and a content"
         if not isinstance(event.get("state_key", ""), str):
             return "holds an event whose state_key is not text"
+        columns = [event["type"], event.get("state_key")]
+        if event["type"] == "m.room.member" and isinstance(event["content"], dict):
+            columns += [event["content"].get("displayname"), event["content"].get("avatar_url")]
+        if not all(map(_is_storable, columns)):
+            return "holds an event with a NUL in its name"
         if event["type"] == "m.room.create":
             return "must not hold m.room.create; creation_content is the place for it"
     return None
@@ -60,21 +75,24 @@ def _power_levels(value: Any) -> str | None:
 
 
 def _invite(value: Any) -> str | None:
-    return None if isinstance(value, (list, str, dict)) else "must be a list of user IDs"
+    whole = isinstance(value, (list, str, dict)) and all(map(_is_storable, value))
+    return None if whole else "must be a list of user IDs"
 
 
 def _invite_3pid(value: Any) -> str | None:
     if not value and isinstance(value, (str, list, dict)):
         return None
     whole = isinstance(value, list) and all(
-        isinstance(item, dict) and all(isinstance(item.get(key, ""), str) for key in _INVITE_3PID) for item in value
+        isinstance(item, dict)
+        and all(isinstance(item.get(key, ""), str) and _is_storable(item.get(key)) for key in _INVITE_3PID)
+        for item in value
     )
     return None if whole else f"must be a list of objects with {', '.join(_INVITE_3PID)}, each a text"
 
 
 def _alias(value: Any) -> str | None:
     # Of a list or an object, Synapse sometimes makes an alias that nobody can name.
-    return None if isinstance(value, str) else "must be text"
+    return None if isinstance(value, str) and _is_storable(value) else "must be text, without a NUL"
 
 
 def _preset(value: Any) -> str | None:
