@@ -151,7 +151,9 @@ def another_version(instance: Instance, page: Page, version: str) -> None:
 
     page.context.route(re.compile(r"/bundles/[0-9a-f]+/init\.js"), serve)
     # Element loads anew when it finds itself older than what is served.
-    page.context.route(re.compile(r"/version(\?|$)"), lambda route: route.fulfill(body=f"v{version}"))
+    page.context.route(
+        re.compile(rf"^{re.escape(instance.element_url)}version\b"), lambda route: route.fulfill(body=f"v{version}")
+    )
 
 
 def open_session(browser: Browser, person: Person, prepare: Callable[[Instance, Page], None] | None = None) -> Session:

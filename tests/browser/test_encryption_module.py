@@ -57,10 +57,7 @@ def opened(browser: Browser) -> Iterator[Opened]:
 
 @pytest.fixture
 def person(instance: Instance) -> Person:
-    made = newcomer(instance, "chloe")
-    # As the module in Synapse does.
-    made.call("PUT", f"/user/{quote(made.user_id)}/account_data/{RECOVERY}", {"enabled": False})
-    return made
+    return newcomer(instance, "chloe")
 
 
 @pytest.fixture
@@ -135,17 +132,19 @@ def test_who_accepts_an_invitation_to_an_encrypted_room_is_asked(
     assert first.prompts == []  # An invitation is no choice.
     go_to_invitation(first.page, room)
     first.page.get_by_role("button", name="Accepter").click()
-    # As the module in Synapse does.
-    person.call("PUT", f"/user/{quote(person.user_id)}/account_data/{RECOVERY}", {})
     expect(first.page.locator(COMPOSER).first).to_be_visible(timeout=PATIENCE)
 
     # Without a reload: what was held back shows now, in the session that was new and in the other.
     expect(second.page.locator(".mx_Toast_toast")).to_contain_text("Vérifiez cet appareil", timeout=PATIENCE)
-    expect(first.page.locator(".mx_Toast_toast").first).to_be_visible(timeout=PATIENCE)
+    toast = first.page.locator(".mx_Toast_toast")
+    expect(toast.first).to_contain_text("Était-ce vous", timeout=PATIENCE)
+    toast.first.get_by_role("button", name="Oui, c’était moi").click()
+    expect(toast.first).to_contain_text("Sauvegardez vos discussions", timeout=PATIENCE)
     shoot(first.page, screenshots, "asked-first-session")
     shoot(second.page, screenshots, "asked-second-session")
-    record_property("with the module: after an encrypted invitation, first session", first.prompts[0].split(" | ")[0])
-    record_property("with the module: after an encrypted invitation, second session", second.prompts[0].split(" | ")[0])
+    for label, session in (("first", first), ("second", second)):
+        titles = " ".join(prompt.split(" | ")[0] for prompt in session.prompts)
+        record_property(f"with the module: after an encrypted invitation, {label} session", titles)
 
     third = opened(person)
     expect(identity_page(third.page)).to_be_visible(timeout=PATIENCE)
@@ -248,9 +247,18 @@ def test_the_words_of_a_plain_conversation(opened: Opened, person: Person, other
     page.get_by_role("button", name="Répondre", exact=True).click()
     expect(page.locator(COMPOSER).first).to_have_attribute("aria-label", "Envoyer une réponse…")
     page.keyboard.press("Escape")
+    expect(page.locator(".mx_ReplyPreview")).to_be_hidden()
     message.hover()
     page.get_by_role("button", name="Répondre dans le fil de discussion").click()
-    expect(page.locator(COMPOSER).last).to_have_attribute("aria-label", "Répondre au fil de discussion…")
+    thread = page.locator(".mx_ThreadView")
+    thread.locator(COMPOSER).click(timeout=PATIENCE)
+    page.keyboard.type("Dans le fil")
+    page.keyboard.press("Enter")
+    answer = thread.locator(".mx_EventTile").filter(has_text="Dans le fil").last
+    expect(answer).to_be_visible(timeout=PATIENCE)
+    answer.hover()
+    thread.get_by_role("button", name="Répondre", exact=True).click()
+    expect(thread.locator(COMPOSER)).to_have_attribute("aria-label", "Répondre au fil de discussion…")
     assert session.prompts == []
 
 

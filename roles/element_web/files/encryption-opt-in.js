@@ -269,8 +269,12 @@ function explain(api) {
         return h(
             "main",
             { style: { padding: "48px 32px", overflow: "auto", flex: 1, background: "var(--cpd-color-bg-canvas-default)" } },
-            h("h1", { style: { color: "var(--cpd-color-text-primary)" } }, say("pageTitle")),
-            h(Explanation),
+            h(
+                "div",
+                { style: { maxWidth: "640px", margin: "0 auto" } },
+                h("h1", { style: { color: "var(--cpd-color-text-primary)" } }, say("pageTitle")),
+                h(Explanation),
+            ),
         );
     }
 
