@@ -237,14 +237,14 @@ def _day(text: str) -> str:
     """A moment as French people read it.
 
     >>> _day("2026-11-01T19:05:00Z"), _day("")
-    ('1er novembre 2026, 19 h 05 UTC', '')
+    ('1er novembre 2026, 19\\xa0h\\xa005\\xa0UTC', '')
     """
     try:
         when = datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ")
     except ValueError:
         return ""
     day = "1er" if when.day == 1 else str(when.day)
-    return f"{day} {MONTHS[when.month - 1]} {when.year}, {when:%H} h {when:%M} UTC"
+    return f"{day} {MONTHS[when.month - 1]} {when.year}, {when:%H}\u00a0h\u00a0{when:%M}\u00a0UTC"
 
 
 class FilterModule:

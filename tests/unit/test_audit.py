@@ -180,7 +180,7 @@ def test_every_step_and_every_unknown_has_words() -> None:
     assert " 7 " in "\n".join(told["table"])
     columns = next(line for line in told["table"] if line.startswith("host0 ")).split()
     assert columns == ["host0", "too", "late", "3", "?", "0", "2"]
-    for words in ("inconnu", "Trop tard", "22 novembre 2026, 19 h 00 UTC", "distant", "date inconnue", "7 salon(s)"):
+    for words in ("inconnu", "Trop tard", "22 novembre 2026, 19\u00a0h\u00a000\u00a0UTC", "distant", "date inconnue", "7 salon(s)"):
         assert words in told["page"]
 
 
