@@ -146,6 +146,5 @@ def with_encryption(body: Body) -> None:
     # Of several events of a type, Synapse takes the last.
     last = next((event for event in reversed(events) if _encrypts(event)), {"content": None})["content"]
     if not isinstance(last, dict) or not isinstance(last.get("algorithm"), str):
-        events = [event for event in events if not _encrypts(event)]
-        events.append({"type": ENCRYPTION, "state_key": "", "content": {"algorithm": ALGORITHM}})
-        body["initial_state"] = events
+        encryption = {"type": ENCRYPTION, "state_key": "", "content": {"algorithm": ALGORITHM}}
+        body["initial_state"] = [*events, encryption]
