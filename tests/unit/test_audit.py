@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import html
 import json
-import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,8 @@ from ansible_collections.cae.matrix.plugins.filter import audit_report as report
 from ansible_collections.cae.matrix.plugins.module_utils import attestation, audit, gate
 from ansible_collections.cae.matrix.plugins.module_utils.public_client import PublicClient
 from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import ServiceAccount, Synapse
-from homeserver import Homeserver
+from ansible_collections.cae.matrix.tests.unit.homeserver import Homeserver
+from ansible_collections.cae.matrix.tests.unit.opt_in_server import free_port
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -180,7 +180,14 @@ def test_every_step_and_every_unknown_has_words() -> None:
     assert " 7 " in "\n".join(told["table"])
     columns = next(line for line in told["table"] if line.startswith("host0 ")).split()
     assert columns == ["host0", "too", "late", "3", "?", "0", "2"]
-    for words in ("inconnu", "Trop tard", "22 novembre 2026, 19\u00a0h\u00a000\u00a0UTC", "distant", "date inconnue", "7 salon(s)"):
+    for words in (
+        "inconnu",
+        "Trop tard",
+        "distant",
+        "date inconnue",
+        "7 salon(s)",
+        "22 novembre 2026, 19\u00a0h\u00a000\u00a0UTC",
+    ):
         assert words in told["page"]
 
 
@@ -206,9 +213,7 @@ def test_what_is_no_result(results: Any) -> None:
 
 def listening(python: str, directory: Path, extra: dict[str, Any]) -> tuple[Homeserver, audit.AdminApi]:
     """A server that answers on a port as well, and its admin API there."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     common = {"type": "http", "resources": [{"names": ["client"]}]}
     listeners = [{**common, "path": str(directory / "s")}, {**common, "port": port, "bind_addresses": ["127.0.0.1"]}]
     server = Homeserver(python, directory, {"listeners": listeners, **extra})
