@@ -113,6 +113,8 @@ function hasOptedIn() {
         const client = window.mxMatrixClientPeg.get();
         // Before the first synchronisation, and without connection, the rooms may be incomplete.
         if (!client?.isInitialSyncComplete()) return undefined;
+        // With this experiment of Element's, they come little by little.
+        if (window.mxSettingsStore.getValue("feature_simplified_sliding_sync")) return true;
         return client.getRooms().some((room) => room.getMyMembership() === "join" && room.hasEncryptionStateEvent());
     } catch (error) {
         warn(`rooms cannot be read (${error})`);
