@@ -65,6 +65,15 @@ WITHDRAWN = (
 Event = Mapping[str, Any]
 
 
+def shown(name: str) -> str:
+    """A name that somebody chose, so that it cannot paint the terminal.
+
+    >>> shown("Bureau\\x1b[31m"), shown("")
+    ('Bureau?[31m', 'no name')
+    """
+    return "".join(letter if letter.isprintable() else "?" for letter in name) or "no name"
+
+
 def lock_alias(room_id: str, domain: str) -> str:
     """The alias that the new room has while it is being made: Synapse gives it to one room only.
 
@@ -121,7 +130,7 @@ class Room:
 
     @property
     def label(self) -> str:
-        return f"{self.room_id} ({self.name or 'no name'})"
+        return f"{self.room_id} ({shown(self.name)})"
 
     @property
     def creator(self) -> str:
@@ -250,7 +259,7 @@ class Parent:
 
     @property
     def label(self) -> str:
-        return f"the space {self.space} ({self.name or 'no name'})"
+        return f"the space {self.space} ({shown(self.name)})"
 
 
 @dataclass(frozen=True)

@@ -35,11 +35,14 @@ class SynapseError(Exception):
     """Synapse answered, but not as it should, or did not answer; `mend` says what to do."""
 
     def __init__(self, cause: str, mend: str = "", status: int = 0, errcode: str = "") -> None:
-        super().__init__(f"{cause} {mend}".strip())
+        super().__init__(cause)
         self.cause = cause
         self.mend = mend
         self.status = status
         self.errcode = errcode
+
+    def __str__(self) -> str:
+        return f"{self.cause} {self.mend}".strip()
 
 
 class UnixConnection(http.client.HTTPConnection):

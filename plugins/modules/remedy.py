@@ -104,7 +104,7 @@ rooms:
       name: Bureau
       actor: "@amina:example.coop"
       finished: true
-      done: ["made !nUbMWhkbnfBQvFMDVd:example.coop", "invited @bruno:example.coop", "closed the old room"]
+      done: ["made !nUbMWhkbnfBQvFMDVd:example.coop", "invited 1: @bruno:example.coop", "closed the old room"]
       notes: []
 report:
   description: The same, for people.
@@ -521,17 +521,21 @@ class Remedy:
         self, result: dict[str, Any], actor: str, room_id: str, people: list[str], how: dict[str, Any]
     ) -> list[str]:
         """One by one, as one who cannot be reached must not keep out the others; those who are not invited."""
-        refused = []
-        for user in people:
-            try:
-                self.put(actor, room_id, MEMBER, user, how)
-            except SynapseError as error:
-                if error.status == 0 and server_of(user) == self.domain:
-                    raise
-                refused.append(user)
-                result["notes"].append(f"{user} is not invited, run again later: {error.cause}")
-            else:
-                self.did(result, f"invited {user}")
+        invited, refused = [], []
+        try:
+            for user in people:
+                try:
+                    self.put(actor, room_id, MEMBER, user, how)
+                except SynapseError as error:
+                    if error.status == 0 and server_of(user) == self.domain:
+                        raise
+                    refused.append(user)
+                    result["notes"].append(f"{user} is not invited, run again later: {error.cause}")
+                else:
+                    invited.append(user)
+        finally:
+            if invited:
+                self.did(result, f"invited {len(invited)}: {', '.join(invited)}")
         return refused
 
     def make_direct(self, plan: Plan, room_id: str, result: dict[str, Any]) -> None:
@@ -622,7 +626,7 @@ class Remedy:
 
     @staticmethod
     def _told(one: dict[str, Any], check_mode: bool) -> list[str]:
-        label = f"{one['old']} ({one['name'] or 'no name'})"
+        label = f"{one['old']} ({remedy.shown(one['name'])})"
         if one["finished"] and not one["done"]:
             head = f"{label}: replaced already by {one['new']}; nothing to do"
         elif check_mode:

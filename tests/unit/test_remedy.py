@@ -254,6 +254,11 @@ def test_every_text_for_people_is_in_french_and_english() -> None:
         assert " closed" in english
 
 
+def test_a_name_cannot_paint_the_terminal() -> None:
+    label = room(event("m.room.name", {"name": "Bureau\x1b[31m\u202e\nfin"})).label
+    assert label == f"!old:{DOMAIN} (Bureau?[31m??fin)"
+
+
 def test_refusals() -> None:
     assert objection(room()) == ""
     plain = Room("!p:coop.example", [event(CREATE, {}), event(MEMBER, {"membership": "join"}, ALICE)])

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -414,7 +416,10 @@ def test_what_cannot_be_replaced_is_said_and_nothing_changed(world: World) -> No
     squatter = world.make(BRUNO, initial_state=[], creation_content={MARK: {"room_id": squatted}})
     alias = lock_alias(squatted, DOMAIN)
     world.ask("PUT", f"directory/room/{quote(alias)}", {"room_id": squatter}, BRUNO)
+    # Anybody can write that their room replaces another one.
+    liar = world.make(BRUNO, name="Menteur", initial_state=[], creation_content={MARK: {"room_id": good}})
     wrong = {
+        liar: ["Menteur", "is not encrypted"],
         "!nowhere:coop.example": ["there is no such room"],
         "!nonsense": ["there is no such room"],
         "#nowhere:coop.example": ["there is no such alias"],
@@ -488,7 +493,7 @@ def test_who_cannot_be_invited_is_said_and_invited_later(world: World) -> None:
     assert not again.changed
     world.ask("PUT", refusal, {}, CHLOE)
     last = world.replace(room)
-    assert last.results[0]["done"] == [f"invited {CHLOE}"]
+    assert last.results[0]["done"] == [f"invited 1: {CHLOE}"]
     assert world.room(result["new"]).membership(CHLOE) == "invite"
     assert not world.replace(room).changed
 
@@ -572,6 +577,18 @@ def test_a_server_that_encrypts_by_itself(python: str, tmp_path: Path) -> None:
         world.server.stop()
 
 
+def test_where_nobody_may_make_aliases(python: str, tmp_path: Path) -> None:
+    world = World(python, tmp_path, {"alias_creation_rules": [{"action": "deny"}]})
+    try:
+        room = world.make(name="Sans adresse", invite=[BRUNO])
+        before, rooms = world.events(room), world.rooms()
+        with pytest.raises(SynapseError, match="alias_creation_rules"):
+            world.remedy().run([room], check_mode=False)
+        assert (world.events(room), world.rooms()) == (before, rooms)
+    finally:
+        world.server.stop()
+
+
 def test_a_synapse_that_somebody_else_installed(python: str, tmp_path: Path) -> None:
     """By its address, with the token of one of its administrators, who may be the one to act as."""
     port = free_port()
@@ -611,6 +628,29 @@ def test_without_the_gate_s_account(world: World, tmp_path: Path) -> None:
     with pytest.raises(SynapseError, match=r"cae\.matrix\.cooperative"):
         connected(params, check_mode=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_runs_at_once(world: World) -> None:
+    """One of them may have to give up; there is one room all the same, and it is whole."""
+    office, space, mine = world.office("11")
+    world.replace(office)
+    expected = world.outcome(office, space, mine)
+    for _ in range(3):
+        office, space, mine = world.office("11")
+        before = world.rooms()
+
+        def run(room: str) -> None:
+            with contextlib.suppress(SynapseError):
+                world.remedy().run([room], check_mode=False)
+
+        threads = [threading.Thread(target=run, args=[office]) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        world.replace(office)
+        assert len(world.rooms() - before) == 1
+        assert world.outcome(office, space, mine) == expected
 
 
 @pytest.mark.parametrize(
