@@ -7,6 +7,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -34,7 +37,7 @@ from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import (
     quote,
 )
 from ansible_collections.cae.matrix.plugins.modules.remedy import Remedy, connected
-from ansible_collections.cae.matrix.tests.unit.homeserver import Homeserver
+from ansible_collections.cae.matrix.tests.unit.homeserver import ROOT, Homeserver
 from ansible_collections.cae.matrix.tests.unit.opt_in_server import PREFERENCE, PROOF, configuration, free_port
 
 DOMAIN = "coop.example"
@@ -211,6 +214,19 @@ class World:
                 self.ask("GET", f"directory/list/room/{quote(one)}")["visibility"] for one in (old_id, new.room_id)
             ],
         }
+
+
+def playbook(inventory: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = Path(sys.executable).with_name("ansible-playbook")
+    environment = os.environ | {"ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible/collections"), "ANSIBLE_NOCOLOR": "1"}
+    return subprocess.run(
+        [command, "-i", inventory, ROOT / "playbooks/remedy.yml", *more],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -611,11 +627,23 @@ def test_a_synapse_that_somebody_else_installed(python: str, tmp_path: Path) -> 
         ):
             with pytest.raises(SynapseError, match=words):
                 connected(params | wrong, check_mode=False)
-        run = connected(params | {"admin_token": world.tokens[ALICE]}, check_mode=False)
-        assert run.run([room], check_mode=False) == []
-        run.log_out()
-        assert run.results[0]["actor"] == ALICE
-        assert not world.room(run.results[0]["new"]).encrypted
+        there = {"matrix_domain": DOMAIN, "remedy_homeserver_url": params["url"], "remedy_rooms": ["Ailleurs"]}
+        there["remedy_admin_token"] = world.tokens[ALICE]
+        inventory = {"cooperatives": {"hosts": {"ailleurs": there, "ici": {"matrix_domain": "ici.example"}}}}
+        (tmp_path / "hosts.yml").write_text(json.dumps(inventory))
+        for more, status, words in (
+            ((), 2, "--limit"),
+            (("-l", "ailleurs"), 0, "changed=0"),
+            (("-l", "ailleurs", "-e", "remedy_apply=true"), 0, "changed=1"),
+            (("-l", "ailleurs", "-e", "remedy_apply=true"), 0, "changed=0"),
+        ):
+            done = playbook(tmp_path / "hosts.yml", *more)
+            output = done.stdout + done.stderr
+            assert done.returncode == status, output
+            assert words in output
+            assert world.tokens[ALICE] not in output
+        new = world.room(str(world.room(room).replacement))
+        assert (new.creator, new.encrypted, new.membership(BRUNO)) == (ALICE, False, "invite")
         # The administrator's own session is still there.
         assert world.ask("GET", "account/whoami")["user_id"] == ALICE
     finally:
