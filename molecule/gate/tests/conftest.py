@@ -121,11 +121,14 @@ class Server:
         answer = json.loads(self.inside("python3", "-c", ADMIN_CALL, method, path, json.dumps(body or {})))
         return int(answer[0]), answer[1]
 
-    def encrypted_room(self, token: str, name: str, content: Any = MEGOLM) -> str:
-        """A room whose administrator turns encryption on, as any client can."""
+    def room(self, token: str, name: str) -> str:
         status, answer = self.ask("POST", "/_matrix/client/v3/createRoom", {"name": name}, token)
         assert status == 200, answer
-        room = str(answer["room_id"])
+        return str(answer["room_id"])
+
+    def encrypted_room(self, token: str, name: str, content: Any = MEGOLM) -> str:
+        """A room whose administrator turns encryption on, as any client can."""
+        room = self.room(token, name)
         path = f"/_matrix/client/v3/rooms/{urllib.parse.quote(room, safe='')}/state/m.room.encryption/"
         status, answer = self.ask("PUT", path, content, token)
         assert status == 200, answer

@@ -95,14 +95,21 @@ def person(server: Server) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def rooms(server: Server, support: str, person: str) -> Iterator[dict[str, str]]:
-    """One of each kind: encrypted, encrypted without an algorithm, made elsewhere, with a plain one beside them."""
+    """One of each: encrypted, replaced and without an algorithm, with encrypted messages only, made elsewhere, plain."""
     found = {
-        "plain": server.ask("POST", "/_matrix/client/v3/createRoom", {"name": "Accueil"}, person)[1]["room_id"],
+        "plain": server.room(support, "Accueil"),
+        "messages": server.room(person, "Messages"),
         "hostile": server.encrypted_room(person, HOSTILE),
         "empty": server.encrypted_room(support, "Sans algorithme", {}),
         # A room ID of room version 12, which says nothing of a server.
         "remote": "!31hneApxJ_1o-63DmFrpeqnkFfWppnzWso1JvH3ogLM",
     }
+    path = f"/_matrix/client/v3/rooms/{found['messages']}/send/m.room.encrypted/1"
+    assert server.ask("PUT", path, {"algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "x"}, person)[0] == 200
+    path = f"/_matrix/client/v3/rooms/{found['empty']}/state/m.room.tombstone/"
+    # Such a character is no trouble for Synapse, but for JSON in PostgreSQL.
+    closed = {"body": "ferm\u0000é", "replacement_room": found["plain"]}
+    assert server.ask("PUT", path, closed, support)[0] == 200
     remote = found["remote"]
     statistics = "current_state_events, joined_members, invited_members, left_members, banned_members"
     server.sql(
@@ -120,7 +127,7 @@ def rooms(server: Server, support: str, person: str) -> Iterator[dict[str, str]]
         f"DELETE FROM room_stats_state WHERE room_id = '{remote}'; DELETE FROM rooms WHERE room_id = '{remote}';"
         f"UPDATE rooms SET creator = '@support:{DOMAIN}' WHERE room_id = '{found['empty']}'"
     )
-    for kind in ("plain", "hostile", "empty"):
+    for kind in ("plain", "messages", "hostile", "empty"):
         server.remove_room(found[kind])
 
 
@@ -247,17 +254,21 @@ def test_the_same_is_seen_from_everywhere(late: Audit, rooms: dict[str, str], ho
     assert one["attested"] is None
     found = late.rooms(host)
     seen = {kind for kind, room in rooms.items() if room in found}
-    assert seen == {"hostile", "empty", "remote"}
+    # HTTP does not tell of messages, and says so.
+    assert seen == {"hostile", "empty", "remote"} | ({"messages"} if one["source"] == "database" else set())
+    assert len(found) == len(seen)
+    assert {kind for kind in seen if "messages" in found[rooms[kind]]["why"]} == seen & {"messages"}
+    assert {found[rooms[kind]]["replaced_by"]: kind for kind in sorted(seen)}.get(rooms["plain"]) == "empty"
     assert found[rooms["hostile"]]["name"] == HOSTILE
     assert found[rooms["hostile"]]["members"] == 1
     assert found[rooms["hostile"]]["since"].startswith("20")
-    assert {kind: (found[rooms[kind]]["creator"], found[rooms[kind]]["local"]) for kind in sorted(seen)} == {
+    assert {kind: (found[rooms[kind]]["creator"], found[rooms[kind]]["local"]) for kind in seen - {"messages"}} == {
         "empty": (f"@support:{DOMAIN}", True),
         "hostile": (AMINA, True),
         "remote": ("@x:ailleurs.test", False),
     }
     assert {room["standing"] for room in found.values()} == {"to decide"}
-    assert [advice["step"] for advice in one["what_can_be_done"]] == ["replace", "remote", "accept"]
+    assert [advice["step"] for advice in one["what_can_be_done"]] == ["replace", "remote", "replaced", "accept"]
     assert one["counts"]["identities"] == 1
 
 
@@ -325,7 +336,7 @@ def test_the_page_needs_nothing_else(late: Audit) -> None:
 
 
 def test_what_the_inventory_accepts(server: Server, rooms: dict[str, str], tmp_path: Path) -> None:
-    listed = [rooms["hostile"], rooms["empty"], rooms["remote"], "!nulle-part"]
+    listed = [room for kind, room in rooms.items() if kind != "plain"] + ["!nulle-part"]
     with unattested(server):
         found = Audit(server, tmp_path, "-e", json.dumps({"encryption_gate_accepted_rooms": listed}))
     assert found.run.status == 0, found.run.output
