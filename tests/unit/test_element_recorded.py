@@ -34,6 +34,7 @@ def test_everything_passed_and_was_seen() -> None:
     assert set(result["checks"].values()) == {"passed"}
     pictures = {path.stem: path.stat().st_size for path in BROWSER.glob("recorded/*.png")}
     assert {"welcome", "login", "create", "room", "switch", "settings"} <= set(pictures)
+    assert {"first-session", "second-session", "asked-next-session", "explanation"} <= set(pictures)
     assert max(pictures.values()) <= 250 << 10
 
 
@@ -43,6 +44,7 @@ def test_everything_passed_and_was_seen() -> None:
         "roles/element_web/templates/welcome.html.j2",
         "roles/element_web/vars/main.yml",
         "roles/element_web/defaults/main.yml",
+        "roles/element_web/files/encryption-opt-in.js",
         "roles/reverse_proxy/templates/nginx.conf.j2",
         "tests/browser/test_real_element.py",
     ],
