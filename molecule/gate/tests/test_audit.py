@@ -95,7 +95,7 @@ def person(server: Server) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def rooms(server: Server, support: str, person: str) -> Iterator[dict[str, str]]:
-    """One of each: encrypted, replaced and without an algorithm, with encrypted messages only, made elsewhere, plain."""
+    """One of each: encrypted, replaced without an algorithm, with encrypted messages only, made elsewhere, plain."""
     found = {
         "plain": server.room(support, "Accueil"),
         "messages": server.room(person, "Messages"),
