@@ -67,7 +67,7 @@ class Instance:
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())
 
-    def document(self, url: str) -> bytes:
+    def document(self, url: str, kind: str = "") -> bytes:
         """What a public address serves, past the browser."""
         parts = urlsplit(url)
         connection = http.client.HTTPSConnection(str(parts.hostname))
@@ -75,6 +75,7 @@ class Instance:
         connection.request("GET", parts.path)
         answer = connection.getresponse()
         assert answer.status == 200, url
+        assert kind in str(answer.getheader("Content-Type")), url
         return answer.read()
 
 

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from urllib.parse import urljoin
 
 from conftest import Instance, Visit
 from playwright.sync_api import expect
@@ -25,3 +27,11 @@ def test_a_person_logs_in_and_nobody_else_is_asked(instance: Instance, visit: Vi
     assert answer.value.status == 200
     assert answer.value.json()["user_id"] == person["user_id"]
     assert visit.hosts() <= instance.hosts
+
+
+def test_modules_are_there(instance: Instance) -> None:
+    """Element does not start where one is missing, or is served as anything but a script."""
+    modules = json.loads(instance.document(f"{instance.element_url}config.json"))["modules"]
+    assert "/custom/encryption-opt-in.js" in modules
+    for module in modules:
+        assert instance.document(urljoin(instance.element_url, module), "javascript")

@@ -294,9 +294,24 @@ def test_the_explanation_and_the_preference(
     again.evaluate("() => window.mxSettingsStore.setValue('theme', null, 'device', 'dark')")
     expect(again.locator("body")).to_have_class(re.compile("cpd-theme-dark"), timeout=PATIENCE)
     shoot(again, screenshots, "explanation-page")
+    room = person.call("POST", "/createRoom", {"preset": "private_chat"})["room_id"]
+    assert encryption(instance, person.token, room) == 200
     switch.click()
     expect(switch).not_to_be_checked(timeout=PATIENCE)
     assert person.account_data(PREFERENCE) == {"enabled": False}
+    room = person.call("POST", "/createRoom", {"preset": "private_chat"})["room_id"]
+    assert encryption(instance, person.token, room) == 404
+
+
+def test_logging_out_warns_of_encrypted_conversations_only(opened: Opened, person: Person, screenshots: Path) -> None:
+    page = opened(person).page
+    page.get_by_role("button", name="Menu utilisateur").click()
+    page.get_by_role("menuitem", name="Tous les paramètres").click()
+    page.get_by_role("dialog").get_by_role("button", name="Supprimer cet appareil").click()
+    dialog = page.get_by_role("dialog").last
+    expect(dialog).to_contain_text("Supprimer cet appareil ?", timeout=PATIENCE)
+    expect(dialog).to_contain_text("Si vous participez à des conversations chiffrées")
+    shoot(page, screenshots, "logout")
 
 
 def test_in_english(opened: Opened, person: Person, screenshots: Path) -> None:
