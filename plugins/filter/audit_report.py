@@ -37,6 +37,7 @@ _value:
 """
 
 import datetime
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -218,8 +219,8 @@ def _count(value: int | None) -> str:
 # -- the page --------------------------------------------------------------------------------------------------------
 
 
-def page(document: Mapping[str, Any]) -> str:
-    """The report as one page. Everything that is put into it is escaped: people choose names as they like."""
+@functools.cache
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -229,8 +230,13 @@ def page(document: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"readable": lambda text: readable(str(text)), "day": _day}
+    return environment.get_template("audit.html.j2")
+
+
+def page(document: Mapping[str, Any]) -> str:
+    """The report as one page. Everything that is put into it is escaped: people choose names as they like."""
     verdicts = {"in_time": IN_TIME, "mendable": MENDABLE, "too_late": TOO_LATE, "accepted": ACCEPTED}
-    return environment.get_template("audit.html.j2").render(**document, verdicts=verdicts)
+    return _template().render(**document, verdicts=verdicts)
 
 
 def _day(text: str) -> str:
