@@ -60,9 +60,8 @@ options:
     description: A file of CA certificates (PEM) that are trusted besides the system's, with O(homeserver_url).
     type: path
   timeout:
-    description: Seconds that the database, or one request, may take.
+    description: Seconds that the database, or one request, may take. By default 300 for the one, 30 for the other.
     type: int
-    default: 300
 requirements:
   - psycopg2, for a database
 attributes:
@@ -199,7 +198,7 @@ def look(module: AnsibleModule) -> Findings:
     """What there is to be seen of the server."""
     options = module.params
     if options["homeserver_url"]:
-        client = PublicClient(options["resolve"], options["ca_file"], options["timeout"], _LARGEST_ANSWER)
+        client = PublicClient(options["resolve"], options["ca_file"], options["timeout"] or 30, _LARGEST_ANSWER)
         return read_admin_api(
             AdminApi(client, options["homeserver_url"], options["admin_token"]), options["room_limit"]
         )
@@ -210,11 +209,11 @@ def look(module: AnsibleModule) -> Findings:
                 "Write postgresql://user:password@host:5432/database. A Synapse on SQLite is audited through its admin "
                 "API (audit_homeserver_url, audit_admin_token).",
             )
-        return read_database(options["database_url"], options["domain"], options["timeout"])
+        return read_database(options["database_url"], options["domain"], options["timeout"] or 300)
     arguments = {key: value for key, value in options["database"].items() if not key.startswith("cp_")}
     if options["database_password"]:
         arguments["password"] = options["database_password"]
-    return read_database(arguments, options["domain"], options["timeout"])
+    return read_database(arguments, options["domain"], options["timeout"] or 300)
 
 
 def main() -> None:
@@ -232,7 +231,7 @@ def main() -> None:
             "room_limit": {"type": "int", "default": 2000},
             "resolve": {"type": "dict", "default": {}},
             "ca_file": {"type": "path"},
-            "timeout": {"type": "int", "default": 300},
+            "timeout": {"type": "int"},
         },
         mutually_exclusive=[("database", "database_url", "homeserver_url")],
         required_one_of=[("database", "database_url", "homeserver_url")],

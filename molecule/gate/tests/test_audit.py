@@ -211,7 +211,9 @@ def strangers(
     for name, variables in hosts.items():
         hosts[name] = {**common, **variables}
     path = tmp_path_factory.mktemp("strangers") / "hosts.yml"
-    path.write_text(yaml.safe_dump({"cooperatives": {"hosts": hosts}}))
+    # Both groups are audited.
+    hub = {"federation_hub": {"hosts": {"par-base": hosts.pop("par-base")}}}
+    path.write_text(yaml.safe_dump({"cooperatives": {"hosts": hosts}, **hub}))
     path.chmod(0o600)
     return path
 
