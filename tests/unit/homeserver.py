@@ -84,6 +84,10 @@ class Homeserver:
         """What it has said so far."""
         return self._log.read_text()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait(30)

@@ -207,3 +207,4 @@ def test_the_promise_is_kept_on_every_process(processes: tuple[OptInServer, Work
     for process in processes:
         assert "Traceback" not in process.log
         assert "Cannot follow" not in process.log
+        assert "Not running looping call" not in process.log

@@ -96,7 +96,7 @@ class EncryptionOptIn:
     ) -> RegistrationBehaviour:
         """Before an account is made, on whichever way but an application service's: is the server proven?"""
         why_not = self._proof.why_not()
-        if why_not is None or self._is_the_gate(username, auth_provider_id):
+        if why_not is None or self._is_the_gate(username):
             return RegistrationBehaviour.ALLOW
         record.refused(
             "registration",
@@ -107,12 +107,11 @@ class EncryptionOptIn:
         )
         return RegistrationBehaviour.DENY
 
-    def _is_the_gate(self, username: str | None, auth_provider_id: str | None) -> bool:
+    def _is_the_gate(self, username: str | None) -> bool:
         """The account that proves the server comes before the proof; it takes the shared secret to make it."""
         request = getattr(current_context(), "request", None)
         return (
-            auth_provider_id is None
-            and is_service_account(f"@{username}:{self._api.server_name}", self._api.server_name)
+            is_service_account(f"@{username}:{self._api.server_name}", self._api.server_name)
             and request is not None
             and (request.method, request.url) == BY_SHARED_SECRET
         )

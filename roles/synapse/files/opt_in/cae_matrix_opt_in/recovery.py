@@ -146,10 +146,15 @@ class Recovery:
             logger.info("Recovery is deferred for %d people who take part in no encrypted room", deferred)
 
     async def _catch_up(self, since: int, until: int) -> None:
-        for (user_id,) in await self._query(_CONCERNED, since, until, since, until, ENCRYPTION):
-            for person in await self._look(_ONE, user_id):
-                await self._settle(person)
-        for room_id, sender in await self._query(_TURNED_ON, since, until, ENCRYPTION):
+        def look(txn: Any) -> tuple[list[Person], list[Sequence[Any]]]:
+            concerned = _rows(txn, _CONCERNED, since, until, since, until, ENCRYPTION)
+            people = [row for (user_id,) in concerned for row in _rows(txn, _ONE, *_TYPES, user_id)]
+            return list(map(Person.from_row, people)), _rows(txn, _TURNED_ON, since, until, ENCRYPTION)
+
+        people, turned_on = await self._api.run_db_interaction("cae_matrix_opt_in", look)
+        for person in people:
+            await self._settle(person)
+        for room_id, sender in turned_on:
             if not is_service_account(sender):
                 record.opt_in("later", "encryption was turned on in %s by %s", room_id, sender)
 
@@ -163,12 +168,10 @@ class Recovery:
         return (RECOVERY, NOT_ASKED) in wanted
 
     async def _look(self, query: str, *arguments: Any) -> list[Person]:
-        return [Person.from_row(row) for row in await self._query(query, *_TYPES, *arguments)]
+        rows = await self._api.run_db_interaction("cae_matrix_opt_in", _rows, query, *_TYPES, *arguments)
+        return list(map(Person.from_row, rows))
 
-    async def _query(self, query: str, *arguments: Any) -> list[Sequence[Any]]:
-        def run(txn: Any) -> list[Sequence[Any]]:
-            txn.execute(query, arguments)
-            return list(txn.fetchall())
 
-        rows: list[Sequence[Any]] = await self._api.run_db_interaction("cae_matrix_opt_in", run)
-        return rows
+def _rows(txn: Any, query: str, *arguments: Any) -> list[Sequence[Any]]:
+    txn.execute(query, arguments)
+    return list(txn.fetchall())
