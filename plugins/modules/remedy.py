@@ -203,7 +203,7 @@ class Remedy:
         if status == 200:
             return str(answer["room_id"])
         # Another server may not answer, or answer anything.
-        if status in (400, 404) or server_of(alias) != self.domain:
+        if status == 404 or server_of(alias) != self.domain:
             return None
         raise self.synapse.refusal("GET", path, status, answer)
 
@@ -374,12 +374,11 @@ class Remedy:
                 problems.append(str(refused))
         if problems:
             return problems
-        # Rooms before the spaces that they are in, which take their children along.
-        for plan in sorted(plans.values(), key=lambda one: one.old.is_space):
+        for plan in plans.values():
             if check_mode and isinstance(plan, Plan):
                 self.foresee(plan)
                 continue
-            # What came before may have changed it.
+            # What came before may have changed it: a space that the room is in, for one.
             self._listing = None
             again = plan if check_mode else self.plan(plan.old.room_id)
             if isinstance(again, Plan):

@@ -441,6 +441,7 @@ def test_what_cannot_be_replaced_is_said_and_nothing_changed(world: World) -> No
         "#nowhere:coop.example": ["there is no such alias"],
         "#elsewhere:other.example": ["there is no such alias"],
         "#": ["there is no such alias"],
+        "#pas \u202e une/adresse:coop.example": ["there is no such alias"],
         "Nulle part": ["no room has that name"],
         plain: ["En clair", "is not encrypted"],
         closed: ["Clos", "closed already", plain],
@@ -514,6 +515,17 @@ def test_who_cannot_be_invited_is_said_and_invited_later(world: World) -> None:
     assert not world.replace(room).changed
 
 
+def test_whoever_cannot_be_invited_keeps_the_old_invitation(world: World) -> None:
+    room = world.make(name="En attente", invite=[DENIS, EMMA])
+    refusal = f"user/{EMMA}/account_data/m.invite_permission_config"
+    world.ask("PUT", refusal, {"default_action": "block"}, EMMA)
+    try:
+        world.replace(room)
+    finally:
+        world.ask("PUT", refusal, {}, EMMA)
+    assert world.room(room).members("invite") == [EMMA]
+
+
 def test_who_has_left_the_new_room_is_left_in_peace(world: World) -> None:
     room = world.make(name="Sortie", invite=[BRUNO])
     world.join(room, BRUNO)
@@ -522,12 +534,13 @@ def test_who_has_left_the_new_room_is_left_in_peace(world: World) -> None:
     assert not world.replace(room).changed
 
 
-def test_an_encrypted_space_takes_its_rooms_along(world: World) -> None:
+@pytest.mark.parametrize("space_first", [True, False])
+def test_an_encrypted_space_takes_its_rooms_along(world: World, space_first: bool) -> None:
     """Also when one of them is replaced in the same run, whichever comes first in the list."""
     space = world.make(name="Espace chiffré", creation_content={"type": "m.space"})
     room = world.make(name="Dedans")
     world.put(space, CHILD, {"via": [DOMAIN], "order": "b"}, room)
-    run = world.replace(space, room)
+    run = world.replace(*((space, room) if space_first else (room, space)))
     by_old = {one["old"]: world.room(one["new"]) for one in run.results}
     assert by_old[space].is_space
     assert by_old[space].of_kind(CHILD) == {by_old[room].room_id: {"via": [DOMAIN], "order": "b"}}
