@@ -239,8 +239,11 @@ def test_the_gate_is_nobody_who_could_be_asked_about_recovery(gate: Person) -> N
     assert gate.recovery() == (None, None)
 
 
-def test_what_the_gate_tries_is_no_opt_in(unproven: OptInServer, gate: Person) -> None:
-    before, room = unproven.counts()["opt_ins later"], gate.make({})
+def test_what_the_gate_tries_is_nobodys_habit_or_choice(unproven: OptInServer, gate: Person) -> None:
+    plain, before = (unproven.counts()[name] for name in ("rooms_started_plain", "opt_ins later"))
+    room = gate.make({"initial_state": [ENCRYPTION]})
+    assert not gate.encrypts(room)
+    assert unproven.counts()["rooms_started_plain"] == plain
     assert gate.turn_on(room) == 200
     unproven.attestation.write_text(PROOF.to_json())
     ann = unproven.person("ann")
