@@ -235,6 +235,16 @@ def test_a_choice_in_the_dialog_that_makes_a_room_is_kept(
     assert kept
 
 
+def act_on(page: Page, message: str, name: str, where: str = ".mx_RoomView_timeline") -> None:
+    """Points at a message, and takes one of the buttons that this brings up, once the message has been sent."""
+    tile = page.locator(f"{where} .mx_EventTile[data-event-id^='$']").filter(has_text=message).last
+    expect(tile).to_be_visible(timeout=PATIENCE)
+    # A pointer that is there already brings up nothing.
+    page.mouse.move(0, 0)
+    tile.hover()
+    tile.get_by_role("button", name=name, exact=True).click()
+
+
 def test_the_words_of_a_plain_conversation(opened: Opened, person: Person, other: Person, screenshots: Path) -> None:
     session = opened(person)
     page = session.page
@@ -244,22 +254,16 @@ def test_the_words_of_a_plain_conversation(opened: Opened, person: Person, other
     expect(intro).to_contain_text("le serveur de votre coopérative peut lire cette conversation")
     shoot(page, screenshots, "words")
     say(page, "Un message")
-    message = page.locator(".mx_EventTile").filter(has_text="Un message").last
-    message.hover()
-    page.get_by_role("button", name="Répondre", exact=True).click()
+    act_on(page, "Un message", "Répondre")
     expect(page.locator(COMPOSER).first).to_have_attribute("aria-label", "Envoyer une réponse…")
     page.keyboard.press("Escape")
     expect(page.locator(".mx_ReplyPreview")).to_be_hidden()
-    message.hover()
-    page.get_by_role("button", name="Répondre dans le fil de discussion").click()
+    act_on(page, "Un message", "Répondre dans le fil de discussion")
     thread = page.locator(".mx_ThreadView")
     thread.locator(COMPOSER).click(timeout=PATIENCE)
     page.keyboard.type("Dans le fil")
     page.keyboard.press("Enter")
-    answer = thread.locator(".mx_EventTile").filter(has_text="Dans le fil").last
-    expect(answer).to_be_visible(timeout=PATIENCE)
-    answer.hover()
-    thread.get_by_role("button", name="Répondre", exact=True).click()
+    act_on(page, "Dans le fil", "Répondre", ".mx_ThreadView")
     expect(thread.locator(COMPOSER)).to_have_attribute("aria-label", "Répondre au fil de discussion…")
     assert session.prompts == []
 
