@@ -156,7 +156,8 @@ def test_one_wrong_room_and_nothing_is_changed(server: Server, people: tuple[Per
 
 
 def test_without_rooms_it_asks_for_them(server: Server) -> None:
-    for rooms in ([], "!a:b"):
+    wrong: list[object] = [[], "!a:b"]
+    for rooms in wrong:
         run = server.run(PLAYBOOK, remedy_rooms=rooms)
         assert run.status != 0, run.output
         assert "Name the rooms" in run.output
