@@ -250,13 +250,15 @@ class AdminApi:
                 "Use https://, or http://localhost on the machine itself (audit_from) or through an SSH tunnel.",
             )
 
-    def ask(self, path: str, body: Any = None) -> Any:
+    def ask(self, path: str, body: Any = None, may_be_gone: bool = False) -> Mapping[str, Any]:
         """The JSON of one answer, or `Unreadable`. Waits when Synapse asks for patience."""
         deadline = time.monotonic() + self.patience
         while True:
             status, answer = self._once(path, body)
             if status == 200 and answer:
                 return answer
+            if may_be_gone and answer.get("errcode") == "M_NOT_FOUND":
+                return {}
             wait = answer.get("retry_after_ms")
             pause = wait / 1000 if isinstance(wait, (int, float)) else 1.0
             if status != 429 or time.monotonic() + pause > deadline:
@@ -312,9 +314,13 @@ class AdminApi:
             start = answer.get(token) if page else None
 
     def state(self, room_id: str, kind: str = "") -> list[Mapping[str, Any]]:
-        """The state of a room; `kind` alone where the server can select (others send all of it)."""
+        """The state of a room; `kind` alone where the server can select (others send all of it).
+
+        A room that somebody has deleted since it was listed has none.
+        """
         wanted = f"?type={kind}" if kind else ""
-        answer = self.ask(f"/_synapse/admin/v1/rooms/{urllib.parse.quote(room_id, safe='')}/state{wanted}")
+        path = f"/_synapse/admin/v1/rooms/{urllib.parse.quote(room_id, safe='')}/state{wanted}"
+        answer = self.ask(path, may_be_gone=True)
         return [
             event for event in answer.get("state") or [] if isinstance(event, Mapping) and not event.get("state_key")
         ]

@@ -294,6 +294,9 @@ def test_what_the_admin_api_tells(
     assert audit.judge(late)["verdict"] == gate.TOO_LATE
     assert {what for what, _ in late.unknown} == {"key backups", "messages"}
 
+    # Somebody may delete a room between the list and the question.
+    assert api.state("!gone:coop.example") == []
+
     # Where only some rooms are asked, the rest is not called plain.
     limited = audit.read_admin_api(api, room_limit=0)
     assert {room.room_id for room in limited.rooms} == {encrypted}

@@ -196,6 +196,8 @@ def strangers(
         "sans-droit": {**inside, "audit_database_url": url.format("sans_droit", "matrix_atelier")},
         "mot-de-passe": {**inside, "audit_database_url": url.format("personne", "matrix_atelier")},
         "ancien": {**inside, "audit_database_url": url.format("lecture", "ancien")},
+        # The controller of the tests has no psycopg2.
+        "sans-psycopg2": {"audit_from": "localhost", "audit_database_url": url.format("lecture", "matrix_atelier")},
         "sqlite": {**inside, "audit_database_url": "sqlite:///srv/homeserver.db"},
         "injoignable": {
             "ansible_connection": "ansible.builtin.ssh",
@@ -297,6 +299,7 @@ def test_what_http_cannot_tell_is_not_counted_as_none(late: Audit) -> None:
         ("sans-droit", ("permission denied for table", "GRANT SELECT")),
         ("mot-de-passe", ("password authentication failed", "audit_database_url")),
         ("ancien", ('relation "e2e_cross_signing_keys" does not exist', "too old", "audit_homeserver_url")),
+        ("sans-psycopg2", ("psycopg2 is missing", "apt install python3-psycopg2", "audit_from")),
         ("sqlite", ("no URL of PostgreSQL", "audit_homeserver_url")),
         ("injoignable", ("cannot be reached", "ansible_host")),
     ],
