@@ -27,7 +27,7 @@ BIN = Path(sys.executable).parent
 IMAGE = os.environ.get("BENCH_IMAGE", "cae-matrix/debian:{release}")
 HOST, DOMAIN = "banc", "banc.test"
 ROUNDS = 3
-PARTS = ("first_run", "writes", "unchanged", "hardening", "contradictions", "lint")
+PARTS = ("first_run", "writes", "unchanged", "hardening", "contradictions", "lint", "create_room")
 
 # Actions that write files. What they write under /etc is configuration.
 WRITERS = re.compile(
@@ -319,6 +319,20 @@ class Bench:
             Figure("mutants neither refused nor harmless in real Synapse", numbers["bad"], 0, "", numbers),
         ]
 
+    def create_room(self) -> Figure:
+        environment = self.environment | {
+            "PYTHONPATH": str(ROOT / ".ansible/collections"),
+            "SYNAPSE_PYTHON": os.environ.get("SYNAPSE_PYTHON", str(ROOT / ".cache/venv-synapse/bin/python")),
+        }
+        program = [str(BIN / "python"), str(ROOT / "bench/create_room.py")]
+        said = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+        try:
+            found = json.loads(said.stdout)
+        except ValueError:
+            raise BenchError(f"create_room.py said something unknown:\n{said.stdout}{said.stderr}") from None
+        what = "time that Synapse's module adds to /createRoom"
+        return Figure(what, found["measured"], found["goal"], "ms", found["kinds"])
+
     def lint(self) -> list[Figure]:
         arguments = [str(BIN / "ansible-lint"), "--offline", "--profile", "production", "--format", "json"]
         environment = self.environment | {"PATH": f"{BIN}:{os.environ['PATH']}"}
@@ -457,6 +471,8 @@ def measure(bench: Bench, parts: set[str]) -> dict[str, list[Figure]]:
         figures["contradictions"] = bench.contradictions()
     if "lint" in parts:
         figures["lint"] = bench.lint()
+    if "create_room" in parts:
+        figures["create_room"] = [bench.create_room()]
     return figures
 
 
