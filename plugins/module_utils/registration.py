@@ -21,7 +21,8 @@ MODES = ("closed-until-proven", "closed", "token")
 SIGN_ON = ("oidc_providers", "oidc_config", "cas_config", "saml2_config", "jwt_config")
 # Code of others that may create accounts when somebody logs in.
 CODE = ("modules", "password_providers", "ldap_config")
-# Except this one, which keeps doors shut: role `synapse` brings it, and it is there at all times.
+# Except this one, which keeps doors shut. It stays in homeserver.yaml, which role `synapse` writes together with the
+# release that has it: what the gate writes has to suit the release before, too.
 OWN_MODULE = "cae_matrix_opt_in.EncryptionOptIn"
 # What only the gate decides. `disable_registration` is Synapse's old name and overrides `enable_registration`.
 DECIDED_BY_GATE = (
@@ -66,7 +67,20 @@ def _plain_key(key: Any) -> Any:
 
 def without_doors(synapse_document: Mapping[str, Any]) -> dict[str, Any]:
     """Return what homeserver.yaml holds: the declared document without the keys that create accounts."""
-    return {key: value for key, value in plain(synapse_document).items() if key not in DOORS}
+    declared = plain(synapse_document)
+    kept = {key: value for key, value in declared.items() if key not in DOORS}
+    own = [module for module in _modules(declared) if is_own(module)]
+    return kept | {"modules": own} if own else kept
+
+
+def is_own(module: Any) -> bool:
+    """Whether an entry of Synapse's `modules` is the one that keeps encryption opt-in."""
+    return isinstance(module, dict) and module.get("module") == OWN_MODULE
+
+
+def _modules(document: Mapping[str, Any]) -> list[Any]:
+    modules = document.get("modules")
+    return modules if isinstance(modules, list) else []
 
 
 def registration_document(synapse_document: Mapping[str, Any], mode: str) -> dict[str, Any]:
@@ -86,6 +100,9 @@ def registration_document(synapse_document: Mapping[str, Any], mode: str) -> dic
         "allow_guest_access": False,
     }
     providers = {key: declared[key] for key in SIGN_ON + CODE if key in declared}
+    if mode == "closed-until-proven" or all(map(is_own, _modules(declared))):
+        # Those of homeserver.yaml are enough.
+        providers.pop("modules", None)
     if mode == "closed-until-proven":
         providers = {key: _known_people_only(key, value) for key, value in providers.items()}
     return document | providers
@@ -96,6 +113,4 @@ def _known_people_only(key: str, value: Any) -> Any:
         return [provider | {"enable_registration": False} for provider in value if isinstance(provider, dict)]
     if key in ("oidc_config", "cas_config") and isinstance(value, dict) and value:
         return value | {"enable_registration": False}
-    if key == "modules" and isinstance(value, list):
-        return [module for module in value if isinstance(module, dict) and module.get("module") == OWN_MODULE]
-    return [] if key in ("oidc_providers", "modules", "password_providers") else {}
+    return [] if key in ("oidc_providers", "password_providers") else {}

@@ -100,7 +100,6 @@ def test_a_module_that_encrypts_rooms_is_found_and_registration_closes(server: S
         assert server.attestation() is None
         registration = server.inside("cat", f"{CONFIG}/synapse/registration.yaml")
         assert "encrypts.Encrypts" not in registration
-        assert "cae_matrix_opt_in.EncryptionOptIn" in registration
     finally:
         server.inside("rm", f"{place.strip()}/encrypts.py")
     run = server.gate()
