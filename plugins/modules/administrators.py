@@ -17,19 +17,8 @@ description:
   - A password that is not given is born on the target, in C(admins/<localpart>.password) (root, 0600), before the
     account is made, so that an interrupted run loses nothing.
   - Every name is checked before the first account is made.
+extends_documentation_fragment: [cae.matrix.service_account]
 options:
-  domain:
-    description: The part after the colon in C(@name:domain).
-    type: str
-    required: true
-  config_dir:
-    description: The instance's directory, such as C(/etc/matrix/atelier).
-    type: path
-    required: true
-  socket:
-    description: Synapse's Unix socket.
-    type: path
-    required: true
   administrators:
     description: Who they are.
     type: list

@@ -14,6 +14,7 @@ description:
   - Works through Synapse's admin API on its Unix socket, with the encryption gate's account, once the gate has passed.
   - Shows tokens in its result, on purpose, since somebody has to hand them out.
   - Refuses to make a token that nobody could use, since registration is not open by token.
+extends_documentation_fragment: [cae.matrix.service_account]
 options:
   action:
     description: What to do.
@@ -33,18 +34,6 @@ options:
     description: When it ends, in hours from now (C(48)), or as a date (C(2027-01-31), to its end in UTC), or as a date
       and time (C(2027-01-31T18:00:00+01:00)). Without it, never.
     type: str
-  domain:
-    description: The part after the colon in C(@name:domain).
-    type: str
-    required: true
-  config_dir:
-    description: The instance's directory, such as C(/etc/matrix/atelier).
-    type: path
-    required: true
-  socket:
-    description: Synapse's Unix socket.
-    type: path
-    required: true
 attributes:
   check_mode:
     support: full

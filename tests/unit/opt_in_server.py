@@ -11,10 +11,11 @@ import sqlite3
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.cae.matrix.plugins.module_utils.attestation import Attestation
+from ansible_collections.cae.matrix.tests.unit import proof
 from ansible_collections.cae.matrix.tests.unit.homeserver import Homeserver
 
 DOMAIN, INSTANCE = "coop.example", "coop"
@@ -36,19 +37,7 @@ SERVICE = {
     "rate_limited": False,
     "namespaces": {"users": [{"regex": "@bridged_.*", "exclusive": True}], "rooms": [], "aliases": []},
 }
-PROOF = Attestation(
-    instance=INSTANCE,
-    domain=DOMAIN,
-    attested_at="2026-11-22T12:00:00Z",
-    first_attested_at="2026-11-22T12:00:00Z",
-    collection_version="0.1.0",
-    synapse_version="1.163.2",
-    element_version=None,
-    digest="sha256:" + "0" * 64,
-    invocation_id="0" * 32,
-    registration="closed",
-    verdict="in time",
-)
+PROOF = replace(proof.PROOF, instance=INSTANCE, domain=DOMAIN)
 
 
 def free_port() -> int:

@@ -23,6 +23,7 @@ from ansible_collections.cae.matrix.plugins.module_utils.public_client import Pu
 from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import ServiceAccount, Synapse
 from ansible_collections.cae.matrix.tests.unit.homeserver import Homeserver
 from ansible_collections.cae.matrix.tests.unit.opt_in_server import free_port
+from ansible_collections.cae.matrix.tests.unit.proof import PROOF
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,17 +36,10 @@ REMOTE = gate.Room(
 REPLACED = replace(LOCAL, room_id="!old:coop.example", replaced_by="!new:coop.example")
 NOTHING = audit.Findings("database", DOMAIN, (), (), 3, 0, 0)
 LATE = replace(NOTHING, rooms=(LOCAL, REMOTE), people=(audit.Person(ALICE, True, False),), identities=1)
-PROOF = attestation.Attestation(
-    instance="atelier",
-    domain=DOMAIN,
-    attested_at="2026-11-22T12:00:00Z",
+ADOPTED = replace(
+    PROOF,
     first_attested_at="2026-11-01T12:00:00Z",
-    collection_version="0.1.0",
-    synapse_version="1.163.2",
-    element_version=None,
-    digest="sha256:" + "0" * 64,
-    invocation_id="0" * 32,
-    registration="closed",
+    domain=DOMAIN,
     verdict=gate.ACCEPTED,
     accepted_rooms=(LOCAL.room_id,),
 )
@@ -81,8 +75,12 @@ def test_before_the_gate(found: audit.Findings, accepted: list[str], verdict: st
 
 
 def test_once_attested_the_verdict_stands_and_what_is_new_was_chosen() -> None:
-    told = audit.judge(LATE, ["!whatever"], PROOF)
-    assert (told["verdict"], told["attested"], told["steps"]) == (gate.ACCEPTED, PROOF.first_attested_at, ["attested"])
+    told = audit.judge(LATE, ["!whatever"], ADOPTED)
+    assert (told["verdict"], told["attested"], told["steps"]) == (
+        gate.ACCEPTED,
+        ADOPTED.first_attested_at,
+        ["attested"],
+    )
     assert [room["standing"] for room in told["rooms"]] == [audit.ACCEPTED, audit.CHOSEN]
     assert told["accepted_in_vain"] == []
 
@@ -105,10 +103,10 @@ def test_the_gate_names_what_it_refuses_and_what_the_inventory_accepts() -> None
 
 
 def test_the_earliest_attestation_counts_and_not_somebody_else_s(tmp_path: Path) -> None:
-    first = replace(PROOF, first_attested_at="2026-10-01T00:00:00Z", accepted_rooms=("!first",))
-    other = replace(PROOF, domain="else.example", first_attested_at="2020-01-01T00:00:00Z")
+    first = replace(ADOPTED, first_attested_at="2026-10-01T00:00:00Z", accepted_rooms=("!first",))
+    other = replace(ADOPTED, domain="else.example", first_attested_at="2020-01-01T00:00:00Z")
     for name, text in (
-        ("attestation.json", PROOF.to_json()),
+        ("attestation.json", ADOPTED.to_json()),
         ("attestation.20261001T000000.000000Z.json", first.to_json()),
         ("attestation.20200101T000000.000000Z.json", other.to_json()),
         ("attestation.20190101T000000.000000Z.json", "{}"),

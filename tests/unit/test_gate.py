@@ -16,6 +16,7 @@ import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.cae.matrix.plugins.filter.gate_plan import gate_plan
 from ansible_collections.cae.matrix.plugins.module_utils import attestation, gate
+from ansible_collections.cae.matrix.tests.unit.proof import PROOF
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,19 +37,6 @@ DOCUMENTS: dict[str, Any] = {
     },
     "element": {"default_server_config": {"m.homeserver": {"base_url": BASE_URL}}, "brand": "Atelier"},
 }
-PROOF = attestation.Attestation(
-    instance="atelier",
-    domain="atelier.test",
-    attested_at="2026-11-22T12:00:00Z",
-    first_attested_at="2026-11-22T12:00:00Z",
-    collection_version="0.1.0",
-    synapse_version="1.163.2",
-    element_version=None,
-    digest="sha256:" + "0" * 64,
-    invocation_id="0" * 32,
-    registration="closed",
-    verdict="in time",
-)
 
 
 def answer(json_body: Any = None, status: int = 200, cors: str = "*", error: Any = None) -> dict[str, Any]:
