@@ -18,7 +18,7 @@ from typing import Any
 
 from ansible_collections.cae.matrix.plugins.module_utils import gate
 from ansible_collections.cae.matrix.plugins.module_utils.attestation import Attestation
-from ansible_collections.cae.matrix.plugins.module_utils.gate import Room
+from ansible_collections.cae.matrix.plugins.module_utils.gate import Room, server_of
 from ansible_collections.cae.matrix.plugins.module_utils.public_client import PublicClient, Unreachable
 
 try:
@@ -108,15 +108,6 @@ class Findings:
     unknown: tuple[tuple[str, int], ...] = ()
 
 
-def domain_of(user_id: str) -> str:
-    """The server of a person.
-
-    >>> domain_of("@amina:matrix.test:8448")
-    'matrix.test:8448'
-    """
-    return user_id.partition(":")[2]
-
-
 def moment(milliseconds: object) -> str:
     """A date as Synapse keeps it, for people; nothing for what is none.
 
@@ -134,7 +125,7 @@ def moment(milliseconds: object) -> str:
 
 def is_local(creator: str, domain: str) -> bool | None:
     """Whether the room was made here; None where nobody knows who made it."""
-    return domain_of(creator) == domain if creator and domain else None
+    return server_of(creator) == domain if creator and domain else None
 
 
 def replacement(event: object) -> str:
@@ -177,7 +168,7 @@ def read_database(connection: str | Mapping[str, Any], domain: str = "", seconds
     finally:
         opened.close()
     # Everybody in `users` is local.
-    domain = next((domain_of(person.user_id) for person in people), domain)
+    domain = next((server_of(person.user_id) for person in people), domain)
     return Findings(
         source="database",
         domain=domain,
@@ -328,7 +319,7 @@ class AdminApi:
 
 def read_admin_api(api: AdminApi, room_limit: int = 2000) -> Findings:
     """What HTTP can tell. What it cannot is named in `unknown`, and not counted as none."""
-    domain = domain_of(str(api.ask("/_matrix/client/v3/account/whoami").get("user_id")))
+    domain = server_of(str(api.ask("/_matrix/client/v3/account/whoami").get("user_id")))
     everybody = list(api.pages("/_synapse/admin/v2/users?guests=false&locked=true&", "users", "next_token"))
     ours = {
         one.get("name") for one in everybody if one.get("admin") and gate.is_service_account(one.get("name"), domain)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from ansible_collections.cae.matrix.plugins.module_utils.registration import CODE, OWN_MODULE, is_own, plain
+from ansible_collections.cae.matrix.plugins.module_utils.registration import CODE, OWN_MODULE, own_modules, plain
 
 E2EE = "io.element.e2ee"
 DEPRECATED_E2EE = "im.vector.riot.e2ee"
@@ -415,9 +415,7 @@ def _malformed_providers(synapse: dict[str, Any]) -> Iterator[Problem]:
         yield Problem(
             "synapse", key, "must be a list of dicts.", f"synapse_extra_config.{key}", "make it a list of dicts."
         )
-    modules = synapse.get("modules")
-    own = [item for item in modules if is_own(item)] if isinstance(modules, list) else []
-    if len(own) > 1:
+    if len(own_modules(synapse)) > 1:
         yield Problem(
             "synapse",
             "modules",

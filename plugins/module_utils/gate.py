@@ -126,6 +126,15 @@ def what_matters(documents: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def server_of(identifier: str) -> str:
+    """The server of a person or an alias: the part after the first colon.
+
+    >>> server_of("@a:b.test:8448"), server_of("!hash")
+    ('b.test:8448', '')
+    """
+    return identifier.partition(":")[2]
+
+
 def is_service_account(user_id: object, domain: str | None = None) -> bool:
     """Whether this is a name that the gate's own account, or a successor, has.
 

@@ -69,18 +69,15 @@ def without_doors(synapse_document: Mapping[str, Any]) -> dict[str, Any]:
     """Return what homeserver.yaml holds: the declared document without the keys that create accounts."""
     declared = plain(synapse_document)
     kept = {key: value for key, value in declared.items() if key not in DOORS}
-    own = [module for module in _modules(declared) if is_own(module)]
+    own = own_modules(declared)
     return kept | {"modules": own} if own else kept
 
 
-def is_own(module: Any) -> bool:
-    """Whether an entry of Synapse's `modules` is the one that keeps encryption opt-in."""
-    return isinstance(module, dict) and module.get("module") == OWN_MODULE
-
-
-def _modules(document: Mapping[str, Any]) -> list[Any]:
+def own_modules(document: Mapping[str, Any]) -> list[Any]:
+    """The entries of Synapse's `modules` that are the one that keeps encryption opt-in."""
     modules = document.get("modules")
-    return modules if isinstance(modules, list) else []
+    listed = modules if isinstance(modules, list) else []
+    return [module for module in listed if isinstance(module, dict) and module.get("module") == OWN_MODULE]
 
 
 def registration_document(synapse_document: Mapping[str, Any], mode: str) -> dict[str, Any]:
@@ -100,7 +97,7 @@ def registration_document(synapse_document: Mapping[str, Any], mode: str) -> dic
         "allow_guest_access": False,
     }
     providers = {key: declared[key] for key in SIGN_ON + CODE if key in declared}
-    if mode == "closed-until-proven" or all(map(is_own, _modules(declared))):
+    if mode == "closed-until-proven" or (declared.get("modules") or []) == own_modules(declared):
         # Those of homeserver.yaml are enough.
         providers.pop("modules", None)
     if mode == "closed-until-proven":

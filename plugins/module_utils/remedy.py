@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.cae.matrix.plugins.module_utils.gate import ENCRYPTION
+from ansible_collections.cae.matrix.plugins.module_utils.gate import ENCRYPTION, server_of
 
 # Key in the new room's m.room.create: which room it replaces, and what an interruption would make forget.
 MARK = "cae.matrix.remedy"
@@ -81,15 +81,6 @@ def lock_alias(room_id: str, domain: str) -> str:
     '#cae-matrix-remedy-d5e552e66ef29ff602fc931a146814d6:b.test'
     """
     return f"#cae-matrix-remedy-{hashlib.sha256(room_id.encode()).hexdigest()[:32]}:{domain}"
-
-
-def server_of(identifier: str) -> str:
-    """The part after the first colon.
-
-    >>> server_of("@a:b.test:8448"), server_of("!hash")
-    ('b.test:8448', '')
-    """
-    return identifier.partition(":")[2]
 
 
 def level(value: Any, default: int = 0) -> int:

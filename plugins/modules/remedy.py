@@ -121,6 +121,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.cae.matrix.plugins.module_utils import remedy
+from ansible_collections.cae.matrix.plugins.module_utils.gate import server_of
 from ansible_collections.cae.matrix.plugins.module_utils.remedy import (
     CANONICAL,
     CHILD,
@@ -134,7 +135,6 @@ from ansible_collections.cae.matrix.plugins.module_utils.remedy import (
     Plan,
     Room,
     lock_alias,
-    server_of,
 )
 from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import (
     RemoteSynapse,
