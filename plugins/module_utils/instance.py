@@ -17,7 +17,6 @@ SLUG = re.compile(r"[a-z][a-z0-9-]{0,19}")
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 SIZE = re.compile(r"[1-9][0-9]*[KMG]")
 PROFILES = ("open", "federation", "internal")
-PROFILES_READY = ("open",)
 LANGUAGES = ("fr", "en")
 
 
@@ -106,8 +105,6 @@ def problems(this: Mapping[str, Any], neighbours: Iterable[Neighbour] = ()) -> l
     profile = this.get("matrix_profile", "open")
     if profile not in PROFILES:
         found.append(f'matrix_profile: "{profile}" is unknown; one of {", ".join(PROFILES)}')
-    elif profile not in PROFILES_READY:
-        found.append(f'matrix_profile: "{profile}" is not there yet in this version; use {" or ".join(PROFILES_READY)}')
 
     language = this.get("matrix_language", "fr")
     if language not in LANGUAGES:

@@ -51,8 +51,6 @@ def test_a_good_instance_has_no_problem() -> None:
         ({"matrix_instance": "a_b"}, "matrix_instance", "no slug"),
         ({"matrix_instance": "atelier\n"}, "matrix_instance", "no slug"),
         ({"matrix_profile": "closed"}, "matrix_profile", "open, federation, internal"),
-        ({"matrix_profile": "federation"}, "matrix_profile", "not there yet"),
-        ({"matrix_profile": "internal"}, "matrix_profile", "not there yet"),
         ({"matrix_language": "de"}, "matrix_language", "fr, en"),
         ({"matrix_max_upload_size": "50 MB"}, "matrix_max_upload_size", "50M"),
         ({"matrix_max_upload_size": 50}, "matrix_max_upload_size", "50M"),

@@ -104,9 +104,17 @@ def test_an_instance_name_that_is_no_slug(tmp_path: Path, slug: str) -> None:
     refused(tmp_path, "matrix_instance", {"atelier": {"matrix_instance": slug}})
 
 
-@pytest.mark.parametrize("profile", ["ouvert", "federation", "internal"])
-def test_a_profile_that_is_not_there(tmp_path: Path, profile: str) -> None:
-    refused(tmp_path, f"matrix_profile.*{profile}|{profile}.*matrix_profile", {"atelier": {"matrix_profile": profile}})
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"matrix_profile": "ouvert"}, "matrix_profile.*ouvert.*open, federation, internal"),
+        ({"matrix_profile": "federation"}, "federation_members.*needs the list of members"),
+        ({"matrix_profile": "internal", "federation_denied_servers": ["x.test"]}, "federation_denied_servers.*internal"),
+        ({"federation_denied_servers": ["*.test"]}, "federation_denied_servers.*atelier.test.*own domain"),
+    ],
+)
+def test_a_profile_that_cannot_be(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    refused(tmp_path, words, {"atelier": changes})
 
 
 @pytest.fixture
