@@ -7,16 +7,16 @@ Needs `cryptography`, which every controller has with ansible-core.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import datetime
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from ansible_collections.cae.matrix.plugins.module_utils.signed_json import decode_base64, signed_part
 
 
 class KeyProblem(Exception):
@@ -34,17 +34,6 @@ class Keys:
 
     key_ids: tuple[str, ...]
     valid_until: datetime.datetime
-
-
-def canonical_json(value: Any) -> bytes:
-    """The one form in which Matrix signs JSON: shortest, UTF-8, keys sorted, whole numbers only."""
-    _refuse_floats(value)
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("utf-8")
-
-
-def decode_base64(text: str) -> bytes:
-    """Base64 as Matrix writes it, without padding."""
-    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
 def check(document: Any, server_name: str, now: datetime.datetime) -> Keys:
@@ -79,7 +68,7 @@ def check(document: Any, server_name: str, now: datetime.datetime) -> Keys:
             f"The key document has no signature of {server_name}.", "Look for something that changes it on the way."
         )
     try:
-        signed = canonical_json({k: v for k, v in document.items() if k not in ("signatures", "unsigned")})
+        signed = signed_part(document)
     except (ValueError, RecursionError) as error:
         raise KeyProblem(
             f"The key document cannot be signed: {error}.", "Look for something that changes it on the way."
@@ -111,14 +100,3 @@ def _check_signature(key_id: str, key: Any, signature: Any, signed: bytes) -> No
             "Something changes the document on its way, or keys of two servers are mixed: other servers will refuse"
             " everything that this one signs.",
         ) from None
-
-
-def _refuse_floats(value: Any) -> None:
-    if isinstance(value, float):
-        raise ValueError(f"{value} is not a whole number")
-    if isinstance(value, Mapping):
-        for inner in value.values():
-            _refuse_floats(inner)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            _refuse_floats(inner)

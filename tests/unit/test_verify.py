@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils import federation_keys
+from ansible_collections.cae.matrix.plugins.module_utils import federation_keys, signed_json
 from ansible_collections.cae.matrix.plugins.module_utils.public_client import PublicClient
 from ansible_collections.cae.matrix.plugins.module_utils.verification import (
     Check,
@@ -57,7 +57,7 @@ def keys(**changes: Any) -> dict[str, Any]:
         "old_verify_keys": {},
         **changes,
     }
-    signature = b64(KEY.sign(federation_keys.canonical_json(document)))
+    signature = b64(KEY.sign(signed_json.canonical_json(document)))
     document["signatures"] = {DOMAIN: {"ed25519:a_x": signature}}
     return document
 
@@ -567,19 +567,19 @@ def test_the_table_is_aligned(run: Run) -> None:
 
 
 def test_canonical_json_of_the_specification() -> None:
-    assert federation_keys.canonical_json({"本": 2, "日": 1, "a": {"c": None, "b": [True, "\u65e5"]}}) == (
+    assert signed_json.canonical_json({"本": 2, "日": 1, "a": {"c": None, "b": [True, "\u65e5"]}}) == (
         '{"a":{"b":[true,"日"],"c":null},"日":1,"本":2}'.encode()
     )
     with pytest.raises(ValueError, match="whole number"):
-        federation_keys.canonical_json({"a": [1.5]})
+        signed_json.canonical_json({"a": [1.5]})
 
 
 def test_the_signature_of_the_specification() -> None:
     """The test vector of the appendix of the Matrix specification: an empty object, signed by "domain"."""
-    seed = federation_keys.decode_base64("YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1")
+    seed = signed_json.decode_base64("YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1")
     signature = "K8280/U9SSy9IVtjBuVeLr+HpOB4BQFWbg+UZaADMtTdGYI7Geitb76LTrr5QV/7Xg4ahLwYGYZzuHGZKM5ZAQ"
     key = Ed25519PrivateKey.from_private_bytes(seed)
-    key.public_key().verify(federation_keys.decode_base64(signature), federation_keys.canonical_json({}))
+    key.public_key().verify(signed_json.decode_base64(signature), signed_json.canonical_json({}))
 
 
 @pytest.mark.parametrize(
