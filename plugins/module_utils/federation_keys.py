@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.cae.matrix.plugins.module_utils.signed_json import decode_base64, signed_part
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-from ansible_collections.cae.matrix.plugins.module_utils.signed_json import decode_base64, signed_part
 
 
 class KeyProblem(Exception):
