@@ -277,7 +277,7 @@ class Verification:
                 str(server),
             )
         try:
-            host, port = _server_name(server)
+            host, port = server_name(server)
         except ValueError:
             raise Fault(
                 f"{url}: m.server is {server!r}, which is not a host with a port.",
@@ -364,23 +364,7 @@ class Verification:
         return Outcome("Access-Control-Allow-Origin: *")
 
     def _clock(self) -> Outcome:
-        answer: Response = self.found["versions"]
-        try:
-            theirs = email.utils.parsedate_to_datetime(str(answer.headers.get("Date")))
-        except ValueError:
-            return Outcome(
-                "no Date header", "The server does not say what time it is.", "Let the web server send Date."
-            )
-        if theirs.tzinfo is None:
-            theirs = theirs.replace(tzinfo=datetime.UTC)
-        # The header counts whole seconds, so that up to one of the difference is rounding.
-        ahead = round((theirs - answer.received).total_seconds())
-        seen = f"{abs(ahead)} s {'ahead' if ahead > 0 else 'behind'}" if abs(ahead) > 1 else "in step"
-        cause = f"The clock of {self.expected.hostname} and this machine's differ by {abs(ahead)} s."
-        mend = "Synchronise both (systemd-timesyncd or chrony): signatures, certificates and tokens depend on it."
-        if abs(ahead) > 60:
-            raise Fault(cause, mend, seen)
-        return Outcome(seen, cause, mend) if abs(ahead) > 5 else Outcome(seen)
+        return clock(self.found["versions"], self.expected.hostname)
 
     def _login(self) -> Outcome:
         document, answer = self._api("/_matrix/client/v3/login")
@@ -668,7 +652,25 @@ def _content_type(answer: Response, seen: str) -> Outcome:
     )
 
 
-def _server_name(name: str) -> tuple[str, int | None]:
+def clock(answer: Response, name: str) -> Outcome:
+    """How far the clock of `name`, which gave this answer, is from this machine's; more than a minute is a Fault."""
+    try:
+        theirs = email.utils.parsedate_to_datetime(str(answer.headers.get("Date")))
+    except ValueError:
+        return Outcome("no Date header", "The server does not say what time it is.", "Let the web server send Date.")
+    if theirs.tzinfo is None:
+        theirs = theirs.replace(tzinfo=datetime.UTC)
+    # The header counts whole seconds, so that up to one of the difference is rounding.
+    ahead = round((theirs - answer.received).total_seconds())
+    seen = f"{abs(ahead)} s {'ahead' if ahead > 0 else 'behind'}" if abs(ahead) > 1 else "in step"
+    cause = f"The clock of {name} and this machine's differ by {abs(ahead)} s."
+    mend = "Synchronise both (systemd-timesyncd or chrony): signatures, certificates and tokens depend on it."
+    if abs(ahead) > 60:
+        raise Fault(cause, mend, seen)
+    return Outcome(seen, cause, mend) if abs(ahead) > 5 else Outcome(seen)
+
+
+def server_name(name: str) -> tuple[str, int | None]:
     """Host and port of a Matrix server name; ValueError when it is none."""
     split = urllib.parse.urlsplit(f"//{name}")
     if split.hostname is None or split.path or split.query or split.username is not None or name.endswith(":"):
