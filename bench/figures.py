@@ -95,7 +95,7 @@ class Bench:
         self.remove(name)
         self.containers.add(name)
         image = IMAGE.format(release=release)
-        wanted = [{"name": HOST, "container": name, "image": image, "domain": DOMAIN}]
+        wanted = [{"name": HOST, "container": name, "image": image, "domains": [DOMAIN]}]
         more = {"hosts_wanted": wanted, "bench_addresses": str(self.work / "addresses.json")}
         self._playbook("-i", "localhost,", "bench/hosts.yml", "-e", json.dumps(more))
         return name

@@ -159,13 +159,18 @@ class Api:
 
 
 def instances() -> list[Instance]:
+    """The hosts of the inventory that are instances; others are machines, or what stands around."""
     found = []
-    core, scenario = os.environ.get("MATRIX_TEST_CORE", "dev"), os.environ["MOLECULE_SCENARIO_NAME"]
+    inventory = EPHEMERAL / "inventory"
     addresses = json.loads((EPHEMERAL / "addresses.json").read_text())
-    inventory = yaml.safe_load((EPHEMERAL / "inventory" / "ansible_inventory.yml").read_text())
-    # Other hosts are what stands around the instances.
-    for name in inventory["cooperatives"]["hosts"]:
-        address, domain = addresses[name], f"{name}.test"
+    groups: dict[str, Any] = yaml.safe_load((inventory / "ansible_inventory.yml").read_text())
+    # What a scenario declares where its platforms are not its instances.
+    if (inventory / "hosts").exists():
+        groups |= yaml.safe_load((inventory / "hosts").read_text())
+    for name in [
+        host for group in ("cooperatives", "federation_hub") for host in groups.get(group, {}).get("hosts", {})
+    ]:
+        domain = f"{name}.test"
         found.append(
             Instance(
                 slug=name,
@@ -173,8 +178,8 @@ def instances() -> list[Instance]:
                 matrix_hostname=f"matrix.{domain}",
                 element_hostname=f"chat.{domain}",
                 ca_file=str(EPHEMERAL / "ca" / "ca.pem"),
-                address=address,
-                container=f"cae-matrix-{core}-{scenario}-{name}",
+                address=addresses[name],
+                container=yaml.safe_load((inventory / "host_vars" / name).read_text())["ansible_host"],
             )
         )
     return found
