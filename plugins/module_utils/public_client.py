@@ -428,7 +428,7 @@ class PublicClient:
     ) -> Unreachable:
         code = error.verify_code
         if code in (_EXPIRED, _NOT_YET_VALID):
-            shown = self._look_at_certificate(host, port)
+            shown = self.look_at_certificate(host, port)
             now = datetime.datetime.now(datetime.UTC)
             if code == _EXPIRED:
                 when = "has expired"
@@ -450,7 +450,7 @@ class PublicClient:
                 url,
             )
         if code in (_HOSTNAME_MISMATCH, _ADDRESS_MISMATCH):
-            shown = self._look_at_certificate(host, port)
+            shown = self.look_at_certificate(host, port)
             names = f", only for {', '.join(shown.subject_alt_names) or 'no name at all'}" if shown else ""
             return Unreachable(
                 f"The certificate of {where} is not for {host}{names}.",
@@ -474,8 +474,8 @@ class PublicClient:
             url,
         )
 
-    def _look_at_certificate(self, host: str, port: int) -> Certificate | None:
-        """The certificate that was refused for its name or date, for the message."""
+    def look_at_certificate(self, host: str, port: int) -> Certificate | None:
+        """What a server shows that was refused for its name or date, for the message."""
         context = self._make_context()
         context.check_hostname = False
         context.verify_flags |= ssl.VerifyFlags(_NO_CHECK_TIME)
