@@ -52,6 +52,7 @@ _STARTS = {
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # A list, its members, what is in one: nothing deeper has a meaning.
 _DEEPEST = 3
+_TOO_DEEP = 20
 
 
 class MembersError(Exception):
@@ -166,6 +167,14 @@ def _shown(value: Any) -> str:
 
 def _from_yaml(text: str, path: str, problems: list[str]) -> Node:
     try:
+        depth = 0
+        # The fast loader goes down without a limit until the interpreter dies: look how deep it is first.
+        for event in yaml.parse(text, Loader=_YAML_LOADER):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _TOO_DEEP:
+                raise MembersError(
+                    f"{path}:{event.start_mark.line + 1}: is nested too deeply; a list of members is not"
+                )
         root = yaml.compose(text, Loader=_YAML_LOADER)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -173,8 +182,6 @@ def _from_yaml(text: str, path: str, problems: list[str]) -> Node:
         raise MembersError(f"{path}{line}: is no YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise MembersError(f"{path}: is no YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise MembersError(f"{path}: is nested too deeply; a list of members is not") from None
     if root is None:
         raise MembersError(f"{path}: is empty; it holds schema: {SCHEMA}, name, hub and members")
     return _from_yaml_node(root, path, 0, problems)
@@ -236,8 +243,13 @@ def _checked(root: Node, directory: Path | None, problems: list[str]) -> tuple[d
     if "signatures" in value:
         document["signatures"] = _signatures(value["signatures"], problems)
     if problems:
-        raise MembersError(*problems)
+        raise MembersError(*sorted(problems, key=_line))
     return document, notes
+
+
+def _line(problem: str) -> int:
+    match = re.search(r":(\d+): ", problem)
+    return int(match.group(1)) if match else 0
 
 
 def _refuse_unknown(given: Mapping[str, Node], known: tuple[str, ...], label: str, problems: list[str]) -> None:
