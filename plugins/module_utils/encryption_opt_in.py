@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from ansible_collections.cae.matrix.plugins.module_utils.registration import CODE, OWN_MODULE, own_modules, plain
+from ansible_collections.cae.matrix.plugins.module_utils.registration import CODE, DENY_LIST, own_modules, plain
 
 E2EE = "io.element.e2ee"
 DEPRECATED_E2EE = "im.vector.riot.e2ee"
@@ -120,14 +120,15 @@ def digest(documents: Any) -> str:
             "public_baseurl": _address(_public_baseurl(synapse)),
             BY_DEFAULT: synapse[BY_DEFAULT],
             OVERRIDE: {preset: levels for preset, levels in overrides.items() if levels},
-            "code": {key: synapse[key] for key in (*CODE, *OTHER_CODE) if synapse.get(key)},
+            "code": {key: value for key in (*CODE, *OTHER_CODE) if (value := _code(synapse.get(key)))},
             "well_known": _e2ee_keys(synapse.get("extra_well_known_client_content") or {}),
         }
     if well_known is not None:
         client, server = well_known["client"], well_known.get("server") or {}
         covered["well_known"] = {
             "client": _e2ee_keys(client) | {"m.homeserver": _address(client["m.homeserver"]["base_url"])},
-            "server": server.get("m.server"),
+            # A server that nobody federates with says none; it would say where clients go.
+            "server": server.get("m.server", _delegation(client["m.homeserver"]["base_url"])),
         }
     if element is not None:
         config = element.get("default_server_config") or {}
@@ -138,6 +139,13 @@ def digest(documents: Any) -> str:
             "modules": element.get("modules") or [],
         }
     return "sha256:" + hashlib.sha256(_canonical(covered).encode()).hexdigest()
+
+
+def _code(value: Any) -> Any:
+    # Whom the server refuses to talk to has nothing to do with encryption.
+    if not isinstance(value, list):
+        return value
+    return [one for one in value if not (isinstance(one, dict) and one.get("module") == DENY_LIST)]
 
 
 def _canonical(value: Any) -> str:
@@ -415,11 +423,12 @@ def _malformed_providers(synapse: dict[str, Any]) -> Iterator[Problem]:
         yield Problem(
             "synapse", key, "must be a list of dicts.", f"synapse_extra_config.{key}", "make it a list of dicts."
         )
-    if len(own_modules(synapse)) > 1:
+    own = [module["module"] for module in own_modules(synapse)]
+    for again in sorted({name for name in own if own.count(name) > 1}):
         yield Problem(
             "synapse",
             "modules",
-            f"names {OWN_MODULE} again, which role synapse brings by itself.",
+            f"names {again} again, which role synapse brings by itself.",
             "synapse_extra_config.modules",
             "take it out.",
         )
@@ -684,6 +693,12 @@ def _address(value: Any) -> str:
         raise ValueError("must hold neither a query, nor a fragment, nor spaces")
     authority = f"{parts.hostname}:{port}" if port not in (None, 443) else f"{parts.hostname}"
     return f"https://{authority}{parts.path.rstrip('/')}/"
+
+
+def _delegation(base_url: Any) -> str:
+    """What other servers are told when they go where clients go."""
+    parts = urlsplit(_address(base_url))
+    return f"{parts.hostname}:{parts.port or 443}"
 
 
 def _delegated_host(value: Any) -> tuple[str, str]:

@@ -21,9 +21,11 @@ MODES = ("closed-until-proven", "closed", "token")
 SIGN_ON = ("oidc_providers", "oidc_config", "cas_config", "saml2_config", "jwt_config")
 # Code of others that may create accounts when somebody logs in.
 CODE = ("modules", "password_providers", "ldap_config")
-# Except this one, which keeps doors shut. It stays in homeserver.yaml, which role `synapse` writes together with the
-# release that has it: what the gate writes has to suit the release before, too.
+# Except ours: one keeps doors shut, the other denies servers, and neither accounts nor rooms come of it. They stay in
+# homeserver.yaml, which role `synapse` writes together with the release that has them: what the gate writes has to suit
+# the release before, too.
 OWN_MODULE = "cae_matrix_opt_in.EncryptionOptIn"
+DENY_LIST = "cae_matrix_federation.DenyList"
 # What only the gate decides. `disable_registration` is Synapse's old name and overrides `enable_registration`.
 DECIDED_BY_GATE = (
     "enable_registration",
@@ -74,10 +76,10 @@ def without_doors(synapse_document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def own_modules(document: Mapping[str, Any]) -> list[Any]:
-    """The entries of Synapse's `modules` that are the one that keeps encryption opt-in."""
+    """The entries of Synapse's `modules` that are the collection's own."""
     modules = document.get("modules")
     listed = modules if isinstance(modules, list) else []
-    return [module for module in listed if isinstance(module, dict) and module.get("module") == OWN_MODULE]
+    return [module for module in listed if isinstance(module, dict) and module.get("module") in (OWN_MODULE, DENY_LIST)]
 
 
 def registration_document(synapse_document: Mapping[str, Any], mode: str) -> dict[str, Any]:

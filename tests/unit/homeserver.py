@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-# What Synapse imports besides itself: the tests' own modules, and the one of role synapse with what it builds on.
-IMPORTS = (ROOT / "tests/unit", ROOT / "roles/synapse/files/opt_in", ROOT / ".ansible/collections")
+# What Synapse imports besides itself: the tests' own modules, and those of role synapse with what they build on.
+OWN = ROOT / "roles/synapse/files"
+IMPORTS = (ROOT / "tests/unit", OWN / "opt_in", OWN / "federation", ROOT / ".ansible/collections")
 KEY = "ed25519 a_test AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
 

@@ -13,7 +13,7 @@ import yaml
 
 ROLES = sorted(path for path in (Path(__file__).parents[2] / "roles").iterdir() if (path / "meta").is_dir())
 # Set by people, but its default depends on another variable where roles outside a dependency read it too.
-WITHOUT_DEFAULT = {"matrix": {"element_hostname"}}
+WITHOUT_DEFAULT = {"matrix": {"element_hostname"}, "synapse": {"synapse_trusted_key_servers"}}
 
 
 def load(path: Path) -> dict[str, Any]:

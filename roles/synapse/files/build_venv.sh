@@ -13,5 +13,5 @@ rm -rf "$venv"
   --require-hashes --only-binary :all: --requirement "$sources/requirements.txt"
 cp -R "$sources/site-packages/." "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 # Compiled once, and complete, or this is where it shows.
-"$venv/bin/python" -c 'import cae_matrix_opt_in'
+"$venv/bin/python" -c 'import cae_matrix_federation, cae_matrix_opt_in'
 touch "$marker"
