@@ -158,7 +158,7 @@ class Verification:
 
     def _note(self, check: Check) -> None:
         # What a server says reaches a terminal: no control characters.
-        self.checks.append(Check(**{name: _printable(value) for name, value in asdict(check).items()}))
+        self.checks.append(Check(**{name: printable(value) for name, value in asdict(check).items()}))
 
     # -- names and TLS ----------------------------------------------------------------------------------------
 
@@ -707,7 +707,7 @@ def _named_hosts(declared: Any) -> set[str]:
     return set()
 
 
-def _printable(value: str) -> str:
+def printable(value: str) -> str:
     return "".join(character if character.isprintable() else " " for character in value)
 
 

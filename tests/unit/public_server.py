@@ -58,6 +58,21 @@ class Authority:
         floor: ssl.TLSVersion | None = None,
     ) -> ssl.SSLContext:
         """A TLS server's context for `names`; `version` alone is spoken if given, or from `floor` on."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.server_file(*names, starts=starts, ends=ends))
+        if version is not None or floor is not None:
+            context.set_ciphers("ALL:@SECLEVEL=0")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                context.minimum_version = version or floor or ssl.TLSVersion.TLSv1_2
+                if version is not None:
+                    context.maximum_version = version
+        return context
+
+    def server_file(
+        self, *names: str, starts: datetime.timedelta = -2 * DAY, ends: datetime.timedelta = 90 * DAY
+    ) -> Path:
+        """A file with a new key and its certificate for `names`."""
         now = datetime.datetime.now(datetime.UTC)
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
@@ -78,16 +93,7 @@ class Authority:
             )
             + certificate.public_bytes(serialization.Encoding.PEM)
         )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(path)
-        if version is not None or floor is not None:
-            context.set_ciphers("ALL:@SECLEVEL=0")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
-                context.minimum_version = version or floor or ssl.TLSVersion.TLSv1_2
-                if version is not None:
-                    context.maximum_version = version
-        return context
+        return path
 
 
 @dataclass

@@ -1,0 +1,394 @@
+# Copyright: cae.matrix contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Whether one server reaches another: real Synapses over TLS, and web servers with every fault in front of none."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.cae.matrix.plugins.module_utils import federation_pairs as pairs
+from ansible_collections.cae.matrix.plugins.module_utils.federation_pairs import Own, Peer, Row, SigningKey
+from ansible_collections.cae.matrix.plugins.module_utils.public_client import PublicClient
+from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import Synapse
+from ansible_collections.cae.matrix.plugins.module_utils.verification import Fault
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from homeserver import Homeserver
+from public_server import DAY, Answer, Asked, Authority, serve, speak
+
+KEY = "ed25519 a_test " + "A" * 43
+OTHER_KEY = "ed25519 a_test " + "B" * 42 + "A"
+JSON = {"Content-Type": "application/json"}
+
+
+def free_port() -> int:
+    with contextlib.closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+class Server:
+    """A Synapse called localhost:<port>, which others find without .well-known."""
+
+    def __init__(self, python: str, directory: Path, ca: Authority, whitelist: list[str] | None = None) -> None:
+        self.directory, self._python = directory, python
+        directory.mkdir()
+        self.port = free_port()
+        self.name = f"localhost:{self.port}"
+        self._certificate = ca.server_file("localhost")
+        limits = {"per_second": 1000, "burst_count": 1000}
+        self.config: dict[str, Any] = {
+            "server_name": self.name,
+            "listeners": [
+                {"path": str(directory / "s"), "type": "http", "resources": [{"names": ["client", "federation"]}]},
+                {
+                    "port": self.port,
+                    "bind_addresses": ["127.0.0.1"],
+                    "type": "http",
+                    "tls": True,
+                    "resources": [{"names": ["federation"]}],
+                },
+            ],
+            "tls_certificate_path": str(self._certificate),
+            "tls_private_key_path": str(self._certificate),
+            "federation_custom_ca_list": [str(ca.ca_file)],
+            "ip_range_blacklist": [],
+            "rc_profile": limits,
+            **({} if whitelist is None else {"federation_domain_whitelist": whitelist}),
+        }
+        self.start(KEY)
+        self.token = self.homeserver.register(f"@encryption-gate:{self.name}", admin=True)
+
+    def start(self, key: str) -> None:
+        (self.directory / "signing.key").write_text(key + "\n")
+        self.homeserver = Homeserver(self._python, self.directory, {**self.config, "signing_key": key})
+
+    def stop(self) -> None:
+        self.homeserver.stop()
+
+    def own(self, key: str = "") -> Own:
+        path = self.directory / "signing.key"
+        if key:
+            path = self.directory / "other.key"
+            path.write_text(key + "\n")
+
+        def ask() -> Synapse:
+            one = Synapse(str(self.directory / "s"), 20)
+            one.token = self.token
+            return one
+
+        return Own(self.name, SigningKey.read(path), ask)
+
+
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def servers(
+    python: str, ca: Authority, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Server, Server, Server]]:
+    """Two that are open, and one that talks to nobody."""
+    directory = tmp_path_factory.mktemp("f")
+    with contextlib.ExitStack() as stack:
+        made = []
+        for name, whitelist in (("a", None), ("b", None), ("c", [])):
+            server = Server(python, directory / name, ca, whitelist)
+            stack.callback(server.stop)
+            made.append(server)
+        yield made[0], made[1], made[2]
+
+
+def client(ca: Authority, resolve: dict[str, str] | None = None, timeout: float = 5) -> PublicClient:
+    return PublicClient(resolve, str(ca.ca_file), timeout, pairs.MAX_BODY, pairs.MAX_REDIRECTS)
+
+
+def ask(own: Own, ca: Authority, name: str, expected: bool = True, why: str = "") -> Row:
+    return pairs.check(own, client(ca), [Peer(name, expected, why)], 60)[0]
+
+
+# -- real servers ----------------------------------------------------------------------------------------------------
+
+
+def test_two_open_servers_reach_each_other(servers: tuple[Server, Server, Server], ca: Authority) -> None:
+    for one, other in (servers[:2], servers[1::-1]):
+        row = ask(one.own(), ca, other.name)
+        assert (row.outcome, row.state, row.step, row.cause) == ("reached", "ok", "backoff", "")
+        for sight in (f"at {other.name}", "Synapse 1.", "certificate until", "keys ed25519:a_test", "request accepted"):
+            assert sight in row.seen
+        assert row.seen.endswith("Synapse gets through")
+
+
+def test_what_is_accepted_against_the_policy_is_a_gap(servers: tuple[Server, Server, Server], ca: Authority) -> None:
+    row = ask(servers[0].own(), ca, servers[1].name, expected=False, why="b denies a")
+    assert (row.outcome, row.state) == ("reached", "FAIL")
+    assert "although b denies a" in row.cause
+
+
+@pytest.mark.parametrize("expected", [True, False])
+def test_the_other_side_refuses(servers: tuple[Server, Server, Server], ca: Authority, expected: bool) -> None:
+    row = ask(servers[0].own(), ca, servers[2].name, expected)
+    assert (row.outcome, row.state) == ("refused there", "FAIL" if expected else "ok")
+    assert f"{servers[2].name} refuses us by its own policy (403" in (row.cause if expected else row.seen)
+    assert bool(row.mend) is expected
+
+
+@pytest.mark.parametrize("expected", [True, False])
+def test_this_side_refuses(servers: tuple[Server, Server, Server], ca: Authority, expected: bool) -> None:
+    row = ask(servers[2].own(), ca, servers[0].name, expected)
+    # What is not meant to be is asked of our own Synapse first, and nothing leaves the machine.
+    assert (row.outcome, row.step) == ("refused here", "synapse" if expected else "policy")
+    assert row.state == ("FAIL" if expected else "ok")
+    assert f"Our own policy keeps us from {servers[0].name}" in (row.cause if expected else row.seen)
+    assert ("matrix_profile" in row.mend) is expected
+
+
+def test_a_key_on_disk_that_synapse_does_not_run_with(servers: tuple[Server, Server, Server], ca: Authority) -> None:
+    row = ask(servers[0].own(OTHER_KEY), ca, servers[1].name)
+    assert (row.outcome, row.state, row.step) == ("failed", "FAIL", "request")
+    assert "Synapse runs with another key than ed25519:a_test" in row.cause
+
+
+def test_a_key_replaced_behind_the_others_back(servers: tuple[Server, Server, Server], ca: Authority) -> None:
+    one, other = servers[:2]
+    assert ask(one.own(), ca, other.name).state == "ok"
+    one.stop()
+    one.start(OTHER_KEY)
+    try:
+        row = ask(one.own(), ca, other.name)
+    finally:
+        one.stop()
+        one.start(KEY)
+    assert (row.outcome, row.state, row.step) == ("failed", "FAIL", "request")
+    assert f"{other.name} remembers another key by the name of ed25519:a_test" in row.cause
+    assert "back from a backup" in row.mend
+
+
+def test_our_keys_cannot_be_had(servers: tuple[Server, Server, Server], ca: Authority) -> None:
+    own = servers[0].own()
+    nowhere = Own(f"localhost:{free_port()}", own.key, own.synapse)
+    row = ask(nowhere, ca, servers[1].name)
+    assert (row.outcome, row.state, row.step) == ("failed", "FAIL", "request")
+    assert f"{servers[1].name} cannot get hold of our signing keys (401" in row.cause
+    assert f"from {servers[1].name} to {nowhere.domain}" in row.mend
+
+
+def test_synapse_holds_back_after_an_outage(servers: tuple[Server, Server, Server], ca: Authority) -> None:
+    one, other = servers[:2]
+    other.stop()
+    try:
+        row = ask(one.own(), ca, other.name)
+        assert (row.outcome, row.step) == ("failed", "version")
+        assert "refuses connections" in row.cause
+        query = {"device_keys": {f"@x:{other.name}": []}, "timeout": 30000}
+        path = f"/_synapse/admin/v1/federation/destinations/{other.name}"
+        deadline = time.monotonic() + 60
+        while not one.homeserver.request("GET", path, token=one.token)[1].get("retry_last_ts"):
+            assert time.monotonic() < deadline
+            one.homeserver.request("POST", "/_matrix/client/v3/keys/query", query, one.token)
+    finally:
+        other.start(KEY)
+    row = ask(one.own(), ca, other.name)
+    assert (row.outcome, row.state, row.step) == ("reached", "warn", "backoff")
+    assert f"sends {other.name} nothing until 20" in row.cause
+    assert "reset_connection" in row.mend
+    # The other one asks in its turn, which is the sign of life that ends the wait.
+    assert ask(other.own(), ca, one.name).outcome == "reached"
+    deadline = time.monotonic() + 10
+    while ask(one.own(), ca, other.name).state != "ok":
+        assert time.monotonic() < deadline
+
+
+def test_synapse_does_not_get_through_where_the_machine_does(
+    servers: tuple[Server, Server, Server], ca: Authority
+) -> None:
+    """What is only wrong for Synapse is seen as well: here, a name that only the client's resolve map knows."""
+    other = servers[1]
+    alias = f"127.0.0.1:{other.port}"
+    own = servers[0].own()
+    pair = pairs.Pair(own, client(ca, {"b.invalid": alias}), Peer("b.invalid"))
+    with pytest.raises(Fault, match=r"This machine reaches b\.invalid, but Synapse does not \(502"):
+        pair._synapse_reaches()
+
+
+# -- faults on the way, which no Synapse has to be there for ----------------------------------------------------------
+
+
+def silent() -> Synapse:
+    raise AssertionError("Synapse is not to be asked")
+
+
+OWN = Own("a.example", SigningKey("ed25519:1", Ed25519PrivateKey.generate()), silent)
+
+
+def look(resolve: dict[str, str], ca: Authority, name: str = "b.example", timeout: float = 5) -> Row:
+    return pairs.check(OWN, client(ca, resolve, timeout), [Peer(name)], 30)[0]
+
+
+def site(answers: dict[str, Any], headers: dict[str, str] | None = None) -> Any:
+    def answer(asked: Asked) -> Answer:
+        found = answers.get(asked.path.split("?")[0])
+        if found is None:
+            return 404, JSON, b"{}"
+        return 200, {**JSON, **(headers or {})}, json.dumps(found).encode()
+
+    return answer
+
+
+WELL_KNOWN = {"/.well-known/matrix/server": {"m.server": "matrix.b.example:443"}}
+VERSION = {"/_matrix/federation/v1/version": {"server": {"name": "Synapse", "version": "1"}}}
+
+
+def nothing_there() -> str:
+    return f"127.0.0.1:{free_port()}"
+
+
+def both(address: str) -> dict[str, str]:
+    return {"b.example": address, "b.example:8448": nothing_there(), "matrix.b.example": address}
+
+
+def test_a_server_that_does_not_federate(ca: Authority) -> None:
+    with serve(site({}), ca.server_context("b.example")) as address:
+        row = look(both(address), ca)
+        assert (row.outcome, row.state, row.step) == ("absent", "FAIL", "delegation")
+        assert (
+            "b.example does not federate: no .well-known/matrix/server, and on port 8448: b.example:8448" in row.cause
+        )
+        pair = pairs.Pair(OWN, client(ca, both(address)), Peer("b.example", False, "b.example is internal"))
+        with pytest.raises(pairs.Refused) as refused:
+            pair._look()
+        assert pair._judge(refused.value.outcome, refused.value).state == "ok"
+
+
+def test_8448_without_well_known(ca: Authority) -> None:
+    with serve(site(VERSION), ca.server_context("b.example")) as address:
+        row = look({"b.example": address}, ca)
+    assert row.seen.startswith("at b.example:8448, without .well-known; Synapse 1")
+    assert (row.step, row.outcome) == ("keys", "absent")
+
+
+def test_a_redirected_well_known(ca: Authority) -> None:
+    def moved(asked: Asked) -> Answer:
+        if asked.host == "b.example":
+            return 301, {"Location": "https://www.b.example/.well-known/matrix/server"}, b""
+        return site(WELL_KNOWN | VERSION)(asked)
+
+    with serve(moved, ca.server_context("b.example", "www.b.example", "matrix.b.example")) as address:
+        row = look({**both(address), "www.b.example": address}, ca)
+    assert row.seen.startswith("at matrix.b.example:443; Synapse 1")
+
+
+@pytest.mark.parametrize(
+    ("answers", "cause"),
+    [
+        ({"/.well-known/matrix/server": {"m.server": ""}}, "names no server"),
+        ({"/.well-known/matrix/server": {"m.server": "https://matrix.b.example"}}, "names no server"),
+        ({"/.well-known/matrix/server": ["x"]}, "names no server"),
+        ({"/.well-known/matrix/server": {"x": "y" * pairs.MAX_BODY}}, "more than 51200 bytes"),
+        ({"/.well-known/matrix/server": {"m.server": "matrix.b.example"}}, "without a port: SRV records"),
+    ],
+)
+def test_a_wrong_well_known(ca: Authority, answers: dict[str, Any], cause: str) -> None:
+    with serve(site(answers), ca.server_context("b.example", "matrix.b.example")) as address:
+        resolve = {**both(address), "matrix.b.example:8448": nothing_there()}
+        pair = pairs.Pair(OWN, client(ca, resolve), Peer("b.example"))
+        with pytest.raises(Fault, match=cause):
+            pair._delegation()
+
+
+def test_a_certificate_that_has_run_out_names_the_member_and_its_end(ca: Authority) -> None:
+    with (
+        serve(site(WELL_KNOWN), ca.server_context("b.example")) as front,
+        serve(site(VERSION), ca.server_context("matrix.b.example", ends=-DAY)) as address,
+    ):
+        row = look({"b.example": front, "matrix.b.example": address}, ca)
+    assert (row.domain, row.outcome, row.state, row.step) == ("b.example", "failed", "FAIL", "version")
+    assert "The certificate of matrix.b.example:443" in row.cause
+    assert "expired on 20" in row.cause
+
+
+def test_a_certificate_that_will_run_out_soon(ca: Authority) -> None:
+    with serve(site(WELL_KNOWN | VERSION), ca.server_context("b.example", "matrix.b.example", ends=9 * DAY)) as address:
+        pair = pairs.Pair(OWN, client(ca, both(address)), Peer("b.example"))
+        pair._delegation()
+        pair._version()
+    row = pair._judge(pairs.REACHED)
+    assert (row.state, row.outcome) == ("warn", "reached")
+    assert row.cause.startswith("The certificate of b.example (matrix.b.example) runs out on 20")
+
+
+def test_an_unknown_authority_is_mended_on_the_machine(ca: Authority, tmp_path: Path) -> None:
+    with serve(site(WELL_KNOWN), Authority(tmp_path, "stranger").server_context("b.example")) as address:
+        row = look(both(address), ca)
+    assert (row.outcome, row.step) == ("failed", "delegation")
+    assert "CA that is not trusted" in row.cause
+    assert "machine_trusted_ca_files" in row.mend
+
+
+@pytest.mark.parametrize(("date", "step"), [("Sun, 22 Nov 2020 12:00:00 GMT", "clock"), ("now", "keys")])
+def test_a_clock_that_is_off(ca: Authority, date: str, step: str) -> None:
+    headers = {} if date == "now" else {"Date": date}
+    with serve(site(WELL_KNOWN | VERSION, headers), ca.server_context("b.example", "matrix.b.example")) as address:
+        row = look(both(address), ca)
+    assert (row.state, row.step) == ("FAIL", step)
+    assert ("clock of b.example" in row.cause) is (step == "clock")
+
+
+def test_keys_of_another_server(ca: Authority) -> None:
+    answers = WELL_KNOWN | VERSION | {"/_matrix/key/v2/server": {"server_name": "c.example"}}
+    with serve(site(answers), ca.server_context("b.example", "matrix.b.example")) as address:
+        row = look(both(address), ca)
+    assert (row.outcome, row.step) == ("failed", "keys")
+    assert "'c.example', not of 'b.example'" in row.cause
+
+
+def test_synapse_behind_its_web_server_is_down(ca: Authority) -> None:
+    def down(asked: Asked) -> Answer:
+        return site(WELL_KNOWN)(asked) if "well-known" in asked.path else (502, {}, b"<html>")
+
+    with serve(down, ca.server_context("b.example", "matrix.b.example")) as address:
+        row = look(both(address), ca)
+    assert (row.outcome, row.step) == ("failed", "version")
+    assert "Synapse behind it is not (502)" in row.cause
+
+
+def test_one_that_hangs_does_not_hold_the_others_up(ca: Authority) -> None:
+    released = threading.Event()
+
+    def hang(peer: socket.socket) -> None:
+        released.wait(20)
+
+    with (
+        speak(hang) as hanging,
+        serve(site({}), ca.server_context("b.example")) as address,
+    ):
+        resolve = {"hangs.example": hanging, **both(address)}
+        begun = time.monotonic()
+        wanted = [Peer("hangs.example"), Peer("b.example")]
+        slow, quick = pairs.check(OWN, client(ca, resolve, 0.5), wanted, 20)
+        assert time.monotonic() - begun < 5
+        assert "did not answer within 0.5 s" in slow.cause
+        assert quick.outcome == "absent"
+        # Its patience is longer than the deadline: what is known by then is reported.
+        begun = time.monotonic()
+        slow, quick = pairs.check(OWN, client(ca, resolve, 3), wanted, 1)
+        assert time.monotonic() - begun < 2.5
+        assert "was not done within 1 s" in slow.cause
+        assert quick.outcome == "absent"
+        released.set()
+
+
+def test_what_a_server_says_cannot_steer_a_terminal(ca: Authority) -> None:
+    version = {"/_matrix/federation/v1/version": {"server": {"name": "\x1b[2J", "version": "1"}}}
+    with serve(site(WELL_KNOWN | version), ca.server_context("b.example", "matrix.b.example")) as address:
+        row = look(both(address), ca)
+    assert "[2J" in row.seen
+    assert "\x1b" not in row.seen
