@@ -170,8 +170,8 @@ def published(path: Path, key_path: Path, name: str, hub: str) -> dict[str, Any]
     if name not in signatures:
         raise PublicationError(
             f"{path}: was signed with another key ({', '.join(signatures)}) than {key_path} ({name}). Put that key "
-            "back from the backup. If it is lost, move the file away, run again, and let every member write the new public "
-            "key as federation_members_key"
+            "back from the backup. If it is lost, move the file away, run again, and let every member write the new "
+            "public key as federation_members_key"
         )
     try:
         sound = is_signed(key_path, document, name)
