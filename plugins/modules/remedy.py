@@ -112,15 +112,14 @@ report:
   type: str
 """
 
-import contextlib
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.cae.matrix.plugins.module_utils import remedy
+from ansible_collections.cae.matrix.plugins.module_utils.acting import Acting
 from ansible_collections.cae.matrix.plugins.module_utils.gate import server_of
 from ansible_collections.cae.matrix.plugins.module_utils.remedy import (
     CANONICAL,
@@ -146,7 +145,6 @@ from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import (
 
 # Inviting somebody of another server waits for that server.
 PATIENCE = 300.0
-TOKEN_LIFE_MS = 24 * 3600 * 1000
 
 
 class Refused(Exception):
@@ -161,17 +159,14 @@ class Finished:
     new: Room
 
 
-class Remedy:
-    """The rooms of one server. `synapse` is logged in as an administrator, `admin`."""
+class Remedy(Acting):
+    """The encrypted rooms of one server."""
 
     def __init__(self, synapse: Synapse, domain: str, admin: str) -> None:
-        self.synapse = synapse
-        self.domain = domain
-        self.admin = admin
+        super().__init__(synapse, domain, admin)
         self.results: list[dict[str, Any]] = []
         self.diffs: list[dict[str, str]] = []
         self.changed = False
-        self._tokens: dict[str, str] = {}
         self._listing: list[dict[str, Any]] | None = None
 
     # -- looking ------------------------------------------------------------------------------------------------
@@ -185,27 +180,6 @@ class Remedy:
                 self._listing += answer["rooms"]
                 start = answer.get("next_batch")
         return self._listing
-
-    def room(self, room_id: str, kind: str = "") -> Room | None:
-        """A room's current state (of one kind, if need be), or None where Synapse has never heard of it."""
-        path = f"/_synapse/admin/v1/rooms/{quote(room_id)}/state"
-        status, answer = self.synapse.ask("GET", path + (f"?type={kind}" if kind else ""))
-        if status == 404 or (status == 400 and answer.get("errcode") == "M_INVALID_PARAM"):
-            return None
-        if status != 200:
-            raise self.synapse.refusal("GET", path, status, answer)
-        return Room(room_id, answer["state"])
-
-    def behind(self, alias: str) -> str | None:
-        """The room that an alias leads to."""
-        path = f"/_matrix/client/v3/directory/room/{quote(alias)}"
-        status, answer = self.synapse.ask("GET", path)
-        if status == 200:
-            return str(answer["room_id"])
-        # Another server may not answer, or answer anything.
-        if status == 404 or server_of(alias) != self.domain:
-            return None
-        raise self.synapse.refusal("GET", path, status, answer)
 
     def find(self, wanted: str) -> Room:
         """The encrypted room that is meant, also by the name or alias that its replacement has taken over."""
@@ -317,12 +291,6 @@ class Remedy:
     def listed(self, room_id: str) -> bool:
         path = f"/_matrix/client/v3/directory/list/room/{quote(room_id)}"
         return bool(self.synapse.call("GET", path)["visibility"] == "public")
-
-    def usable(self, user_id: str) -> bool:
-        """Whether Synapse would let somebody act as this person."""
-        status, user = self.synapse.ask("GET", f"/_synapse/admin/v2/users/{quote(user_id)}")
-        barred = ("deactivated", "locked", "suspended", "shadow_banned", "appservice_id")
-        return status == 200 and not any(user.get(one) for one in barred)
 
     def version(self, old: Room) -> str:
         """That of the old room, unless Synapse no longer makes such rooms."""
@@ -585,38 +553,6 @@ class Remedy:
     def unlock(self, result: dict[str, Any], lock: str) -> None:
         self.synapse.call("DELETE", f"/_matrix/client/v3/directory/room/{quote(lock)}")
         self.did(result, f"removed {lock}")
-
-    def remove(self, room_id: str, lock: str) -> None:
-        """A room with nobody else in it. Synapse does it in the background: after a crash it waits for a lock first."""
-        path = f"/_synapse/admin/v2/rooms/{quote(room_id)}"
-        self.synapse.call("DELETE", path, {"block": False, "purge": True, "force_purge": True})
-        path = f"/_matrix/client/v3/directory/room/{quote(lock)}"
-        status, answer = self.synapse.ask("DELETE", path)
-        if status not in (200, 404):
-            raise self.synapse.refusal("DELETE", path, status, answer)
-
-    def put(self, actor: str, room_id: str, kind: str, key: str, content: dict[str, Any]) -> None:
-        path = f"/_matrix/client/v3/rooms/{quote(room_id)}/state/{quote(kind)}/{quote(key)}"
-        self.synapse.call("PUT", path, content, self.token(actor))
-
-    # -- acting as people ---------------------------------------------------------------------------------------
-
-    def token(self, user_id: str) -> str:
-        """To act as a person: no device, nothing that they see in their sessions."""
-        if user_id == self.admin:
-            return self.synapse.token
-        if user_id not in self._tokens:
-            end = {"valid_until_ms": int(time.time() * 1000) + TOKEN_LIFE_MS}
-            path = f"/_synapse/admin/v1/users/{quote(user_id)}/login"
-            self._tokens[user_id] = str(self.synapse.call("POST", path, end)["access_token"])
-        return self._tokens[user_id]
-
-    def log_out(self) -> None:
-        """Takes the tokens back; those of a run that was killed end by themselves."""
-        with contextlib.suppress(SynapseError):
-            for token in self._tokens.values():
-                self.synapse.ask("POST", "/_matrix/client/v3/logout", {}, token)
-        self._tokens = {}
 
     # -- telling ------------------------------------------------------------------------------------------------
 
