@@ -4,12 +4,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
 import subprocess
-import tempfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,63 +27,17 @@ from ansible_collections.cae.matrix.tests.unit.opt_in_server import (
     eventually,
     free_port,
 )
-
-# PostgreSQL does not run as root.
-NOBODY: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
-
-
-def program(name: str, package: str) -> str:
-    found = shutil.which(
-        name, path=os.pathsep.join([os.environ["PATH"], *map(str, Path("/usr/lib/postgresql").glob("*/bin"))])
-    )
-    assert found, f"this test needs {name}: apt-get install {package}"
-    return found
-
-
-@contextlib.contextmanager
-def running(command: list[str], log: Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, **options)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(30)
+from ansible_collections.cae.matrix.tests.unit.services import postgresql, program, running
 
 
 @pytest.fixture(scope="module")
 def services() -> Iterator[Path]:
     """A directory with the sockets of PostgreSQL and Redis in it, which nobody else can enter."""
-    postgres, initdb = program("postgres", "postgresql"), program("initdb", "postgresql")
     redis = program("redis-server", "redis-server")
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-        place = Path(name)
-        if NOBODY:
-            shutil.chown(place, NOBODY["user"])
-        cluster = ["-D", str(place / "cluster")]
-        done = subprocess.run(
-            [initdb, *cluster, "-U", "synapse", "-A", "trust", "-E", "UTF8", "--locale", "C", "-N"],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=place,
-            **NOBODY,
-        )
-        assert done.returncode == 0, done.stderr
-        with (
-            running(
-                [postgres, *cluster, "-k", name, "-c", "listen_addresses=", "-c", "fsync=off"],
-                place / "postgres.log",
-                cwd=place,
-                **NOBODY,
-            ),
-            running(
-                [redis, "--port", "0", "--unixsocket", str(place / "redis.sock"), "--save", "", "--dir", name],
-                place / "redis.log",
-            ),
-        ):
-            sockets = [place / ".s.PGSQL.5432", place / "redis.sock"]
-            eventually(lambda: all(socket.exists() for socket in sockets), "PostgreSQL and Redis are up", 30)
+    with postgresql() as place:
+        command = [redis, "--port", "0", "--unixsocket", str(place / "redis.sock"), "--save", "", "--dir", str(place)]
+        with running(command, place / "redis.log"):
+            eventually(lambda: (place / "redis.sock").exists(), "Redis is up", 30)
             yield place
 
 

@@ -1,0 +1,62 @@
+# Copyright: cae.matrix contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Programs that unit tests start by themselves, for as long as they need them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.cae.matrix.tests.unit.opt_in_server import eventually
+
+# PostgreSQL does not run as root.
+NOBODY: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
+
+
+def program(name: str, package: str) -> str:
+    found = shutil.which(
+        name, path=os.pathsep.join([os.environ["PATH"], *map(str, Path("/usr/lib/postgresql").glob("*/bin"))])
+    )
+    assert found, f"this test needs {name}: apt-get install {package}"
+    return found
+
+
+@contextlib.contextmanager
+def running(command: list[str], log: Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, **options)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextlib.contextmanager
+def postgresql() -> Iterator[Path]:
+    """A PostgreSQL with a superuser C(synapse); the directory of its socket, which nobody else can enter."""
+    postgres, initdb = program("postgres", "postgresql"), program("initdb", "postgresql")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        place = Path(name)
+        if NOBODY:
+            shutil.chown(place, NOBODY["user"])
+        cluster = ["-D", str(place / "cluster")]
+        done = subprocess.run(
+            [initdb, *cluster, "-U", "synapse", "-A", "trust", "-E", "UTF8", "--locale", "C", "-N"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=place,
+            **NOBODY,
+        )
+        assert done.returncode == 0, done.stderr
+        command = [postgres, *cluster, "-k", name, "-c", "listen_addresses=", "-c", "fsync=off"]
+        with running(command, place / "postgres.log", cwd=place, **NOBODY):
+            eventually((place / ".s.PGSQL.5432").exists, "PostgreSQL is up", 30)
+            yield place
