@@ -123,6 +123,8 @@ def what_matters(documents: Mapping[str, Any]) -> dict[str, Any]:
             "server": _only(well_known.get("server") or {}, WELL_KNOWN_SERVER),
         },
         "element": None if element is None else _only(_element_settings(element), ELEMENT),
+        # Profile internal: what other servers would ask for is not there.
+        "federates": not well_known or bool(well_known.get("server")),
     }
 
 
@@ -264,14 +266,11 @@ def public_checks(
             elsewhere,
             needs_cors=True,
         ),
-        document_check(
-            ".well-known/matrix/server",
-            observed["well_known_server"],
-            well_known.get("server") or {},
-            WELL_KNOWN_SERVER,
-            elsewhere,
-        ),
     ]
+    if declared["federates"]:
+        name = ".well-known/matrix/server"
+        served = observed["well_known_server"]
+        checks.append(document_check(name, served, well_known.get("server") or {}, WELL_KNOWN_SERVER, elsewhere))
     if declared.get("element") is not None:
         name = "Element's config.json"
         mend = "run the playbook with role element_web, and look for another web server or cache in front"
@@ -280,7 +279,9 @@ def public_checks(
         if specific["status"] == 200 and isinstance(specific["json"], Mapping) and specific["json"]:
             checks.append(document_check(name, specific, declared["element"], ELEMENT, f"remove {specific['url']}"))
     checks.append(_versions_check(observed["versions"]))
-    checks.append(_key_check(observed["key"], server_name, own_keys))
+    checks.append(
+        _key_check(observed["key"], server_name, own_keys) if declared["federates"] else _no_key_check(observed["key"])
+    )
     return checks
 
 
@@ -317,6 +318,23 @@ def _key_check(answer: Mapping[str, Any], server_name: str, own_keys: Mapping[st
     if not keys or not _same(keys, own_keys):
         return Check(name, FAILED, f"{answer['url']} shows another signing key than this machine's Synapse", mend)
     return Check(name, PASSED)
+
+
+def _no_key_check(answer: Mapping[str, Any]) -> Check:
+    """A server that nobody federates with shows no key: one that does is another."""
+    name = "same server behind the public name"
+    if answer["status"] == 404:
+        return Check(name, PASSED, "it shows no key, as declared")
+    if answer.get("error") or answer["status"] >= 500:
+        return unseen_check(name, answer) or Check(
+            name, UNSEEN, f"{answer['url']} answers {answer['status']}", "see that nginx and Synapse run"
+        )
+    return Check(
+        name,
+        FAILED,
+        f"{answer['url']} answers {answer['status']}, but matrix_profile is internal and nothing is served there",
+        "let matrix_hostname (or its entry in matrix_resolve) lead to this machine, and run the playbook again",
+    )
 
 
 def register_check(answer: Mapping[str, Any], promised: str) -> Check:

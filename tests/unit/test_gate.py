@@ -136,6 +136,31 @@ def test_each_break_is_named(change: Callable[[dict[str, dict[str, Any]]], None]
     assert found[0].mend
 
 
+def internal(observed: dict[str, dict[str, Any]]) -> list[gate.Check]:
+    """The same documents for a server that nobody federates with."""
+    documents = copy.deepcopy(DOCUMENTS)
+    del documents["well_known"]["server"]
+    return gate.refused(gate.public_checks(observed, gate.what_matters(documents), "atelier.test", {}))
+
+
+@pytest.mark.parametrize("body", [{"errcode": "M_UNRECOGNIZED"}, None])
+def test_an_internal_server_shows_nothing_to_other_servers(body: Any) -> None:
+    observed = served() | {"well_known_server": answer(status=404), "key": answer(body, 404)}
+    assert internal(observed) == []
+    # The page of a web server is as good: there is nothing.
+    observed["key"]["error"] = {"kind": "not-json", "cause": "a page", "mend": "look"}
+    assert internal(observed) == []
+
+
+def test_a_server_that_shows_keys_is_not_the_internal_one() -> None:
+    (found,) = internal(served())
+    assert found.status == gate.FAILED
+    assert "internal" in found.why
+    assert [check.status for check in internal(served() | {"key": answer({}, 502)})] == [gate.UNSEEN]
+    error = {"kind": "refused", "cause": "no", "mend": "do"}
+    assert [check.why for check in internal(served() | {"key": answer(status=0, error=error)})] == ["no"]
+
+
 def test_what_does_not_matter_is_not_compared() -> None:
     observed = served()
     observed["well_known_client"]["json"]["org.else"] = 2
