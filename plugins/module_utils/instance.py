@@ -17,6 +17,7 @@ SLUG = re.compile(r"[a-z][a-z0-9-]{0,19}")
 LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 SIZE = re.compile(r"[1-9][0-9]*[KMG]")
 PROFILES = ("open", "federation", "internal")
+STATES = ("present", "absent")
 LANGUAGES = ("fr", "en")
 
 
@@ -101,6 +102,10 @@ def problems(this: Mapping[str, Any], neighbours: Iterable[Neighbour] = ()) -> l
             "element_hostname: the same name as matrix_hostname; give Element a name of its own, "
             "or what people upload could run in Element's pages"
         )
+
+    state = this.get("matrix_state", "present")
+    if state not in STATES:
+        found.append(f'matrix_state: "{state}" is unknown; {" or ".join(STATES)}')
 
     profile = this.get("matrix_profile", "open")
     if profile not in PROFILES:

@@ -29,10 +29,21 @@ options:
     description: The inventory host that stands for the instance.
     type: str
     required: true
+  state:
+    description:
+      - V(absent) for an instance that is about to be removed. With V(present), one whose removal was begun and not
+        finished is refused.
+    type: str
+    choices: [present, absent]
+    default: present
   markers_dir:
     description: Where the directories of the instances are.
     type: path
     default: /etc/matrix
+  backups_dir:
+    description: Where the records of removals are.
+    type: path
+    default: /var/backups/matrix
   os_release:
     description: The file that names the distribution.
     type: path
@@ -165,6 +176,22 @@ def read_markers(directory: Path) -> dict[Path, Mapping[str, Any] | None]:
     return markers
 
 
+def removal_problems(instance: str, backups: Path) -> list[str]:
+    """A removal that was interrupted has taken away part of the instance: what is left is none to build upon."""
+    found = []
+    for path in sorted(backups.glob(f"{instance}/removed-*/removal.json")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            record = {}
+        if record.get("finished") is None:
+            found.append(
+                f'The removal of the instance "{instance}" was begun and not finished ({path}): run with '
+                "matrix_state: absent once more, then bring it up again; what people wrote is kept beside that file."
+            )
+    return found
+
+
 def memory_mb(root: Path = Path("/")) -> int:
     """Memory that PostgreSQL may count on, in MiB: the machine's, or what the control group grants if that is less."""
     limits: list[int] = []
@@ -188,7 +215,9 @@ def main() -> None:
             "instance": {"type": "str", "required": True},
             "domain": {"type": "str", "required": True},
             "inventory_host": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "markers_dir": {"type": "path", "default": "/etc/matrix"},
+            "backups_dir": {"type": "path", "default": "/var/backups/matrix"},
             "os_release": {"type": "path", "default": "/etc/os-release"},
         },
         supports_check_mode=True,
@@ -208,6 +237,8 @@ def main() -> None:
             msg=f"The owner markers of the instances cannot be read: {error}. Run the play with become: true."
         )
     found = claim_problems(arguments["instance"], arguments["domain"], arguments["inventory_host"], markers)
+    if arguments["state"] == "present":
+        found += removal_problems(arguments["instance"], Path(arguments["backups_dir"]))
     if found:
         module.fail_json(msg=" ".join(found))
     module.exit_json(
