@@ -21,13 +21,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from federation import Federation
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench/results.json"
 BIN = Path(sys.executable).parent
 IMAGE = os.environ.get("BENCH_IMAGE", "cae-matrix/debian:{release}")
 HOST, DOMAIN = "banc", "banc.test"
 ROUNDS = 3
-PARTS = ("first_run", "writes", "unchanged", "hardening", "contradictions", "lint", "create_room")
+PARTS = ("first_run", "writes", "unchanged", "hardening", "contradictions", "lint", "create_room", "federation")
 
 # Actions that write files. What they write under /etc is configuration.
 WRITERS = re.compile(
@@ -333,6 +335,34 @@ class Bench:
         what = "time that Synapse's module adds to /createRoom"
         return Figure(what, found["measured"], found["goal"], "ms", found["kinds"])
 
+    def federation(self) -> list[Figure]:
+        servers = Federation(self.work, IMAGE, self._playbook, say)
+        self.containers |= set(servers.containers.values())
+        servers.up(self.element())
+        found = servers.measure()
+        wrong = [problem for each in found["partitions"] for problem in each.get("problems", [])]
+        outage = found["outage"]
+        delay = outage["shipped"]["all_there_after_s"]
+        return [
+            Figure(
+                "from send to another server's /sync, p95", found["latency"]["p95_ms"], 1000, "ms", found["latency"]
+            ),
+            Figure(
+                f"messages lost or doubled over {len(found['partitions'])} partitions",
+                len(wrong),
+                0,
+                "",
+                {"seed": found["seed"], "partitions": found["partitions"]},
+            ),
+            Figure(
+                f"from healing until all have arrived, after {outage['seconds'] / 60:g} minutes",
+                servers.patience if delay is None else delay,
+                120,
+                "s",
+                outage,
+            ),
+        ]
+
     def lint(self) -> list[Figure]:
         arguments = [str(BIN / "ansible-lint"), "--offline", "--profile", "production", "--format", "json"]
         environment = self.environment | {"PATH": f"{BIN}:{os.environ['PATH']}"}
@@ -473,6 +503,8 @@ def measure(bench: Bench, parts: set[str]) -> dict[str, list[Figure]]:
         figures["lint"] = bench.lint()
     if "create_room" in parts:
         figures["create_room"] = [bench.create_room()]
+    if "federation" in parts:
+        figures["federation"] = bench.federation()
     return figures
 
 

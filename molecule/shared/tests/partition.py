@@ -1,0 +1,172 @@
+# Copyright: cae.matrix contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Two machines that stop hearing each other, and people on both who go on talking. The bench measures with it, too."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import subprocess
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+# One request of a person to the client API of their own server: method, path, body; the answer, which must be good.
+Ask = Callable[[str, str, dict[str, Any] | None], Any]
+
+# A card that nobody has: what is sent there is lost without a word, as in a network that has come apart.
+NOBODY = "02:00:00:00:00:01"
+
+
+def _neighbour(container: str, *arguments: str) -> None:
+    subprocess.run(["docker", "exec", container, "ip", "neigh", *arguments], check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def partition(one: tuple[str, str], other: tuple[str, str]) -> Iterator[None]:
+    """Between two containers, each given with its address, packets are dropped in both directions, not refused.
+
+    >>> with partition(("container-a", "172.18.0.2"), ("container-b", "172.18.0.3")):
+    ...     ...
+    """
+    ways = ((one[0], other[1]), (other[0], one[1]))
+    try:
+        for container, address in ways:
+            _neighbour(container, "replace", address, "lladdr", NOBODY, "nud", "permanent", "dev", "eth0")
+        yield
+    finally:
+        for container, address in ways:
+            _neighbour(container, "del", address, "dev", "eth0")
+
+
+def _quoted(text: str) -> str:
+    return urllib.parse.quote(text, safe="")
+
+
+@dataclass
+class Side:
+    """One person of a conversation, what their server took from them, and what their /sync showed, when."""
+
+    user_id: str
+    ask: Ask = field(repr=False)
+    sent: list[str] = field(default_factory=list)
+    shown: list[tuple[str, float]] = field(default_factory=list)
+    trouble: list[Exception] = field(default_factory=list)
+
+    def when(self, body: str) -> float | None:
+        """When /sync first showed a message, on the monotonic clock."""
+        return next((when for shown, when in self.shown if shown == body), None)
+
+
+class Conversation:
+    """A room between people of different servers, each of whom listens with a /sync of their own.
+
+    What is said is numbered, so that the end can be compared with the beginning: `problems` says what was lost, what
+    came twice and what came out of its sender's order, for each side.
+    """
+
+    def __init__(self, sides: list[Side], name: str) -> None:
+        self.sides = sides
+        self._numbers = 0
+        self._end = threading.Event()
+        first, *others = sides
+        body = {"name": name, "preset": "private_chat", "invite": [side.user_id for side in others]}
+        self.room: str = first.ask("POST", "/_matrix/client/v3/createRoom", body)["room_id"]
+        for side in others:
+            eventually(partial(side.ask, "POST", f"/_matrix/client/v3/join/{_quoted(self.room)}", {}))
+        self._threads = [threading.Thread(target=self._listen, args=(side,), daemon=True) for side in sides]
+        for thread in self._threads:
+            thread.start()
+
+    def _listen(self, side: Side) -> None:
+        wanted = {
+            "presence": {"types": []},
+            "account_data": {"types": []},
+            "room": {
+                "rooms": [self.room],
+                "timeline": {"types": ["m.room.message"], "limit": 200},
+                "ephemeral": {"types": []},
+                "account_data": {"types": []},
+                "state": {"types": []},
+            },
+        }
+        try:
+            path = f"/_matrix/client/v3/user/{_quoted(side.user_id)}/filter"
+            chosen = side.ask("POST", path, wanted)["filter_id"]
+            since = ""
+            while not self._end.is_set():
+                path = f"/_matrix/client/v3/sync?filter={chosen}&timeout=5000&since={since}"
+                answer = side.ask("GET", path.removesuffix("&since="), None)
+                now, since = time.monotonic(), answer["next_batch"]
+                room = answer.get("rooms", {}).get("join", {}).get(self.room, {})
+                side.shown += [(event["content"]["body"], now) for event in room.get("timeline", {}).get("events", [])]
+        except Exception as error:  # shown with the other problems: a thread's own are shown to nobody
+            side.trouble.append(error)
+
+    def say(self, side: Side) -> str:
+        """One more message; what was said."""
+        self._numbers += 1
+        said = f"{side.user_id} {self._numbers}"
+        path = f"/_matrix/client/v3/rooms/{_quoted(self.room)}/send/m.room.message/{secrets.token_hex(8)}"
+        side.ask("PUT", path, {"msgtype": "m.text", "body": said})
+        side.sent.append(said)
+        return said
+
+    def history(self, side: Side) -> list[str]:
+        """Everything that was said, as this side's server tells it to who scrolls back to the beginning."""
+        found: list[str] = []
+        page = ""
+        while True:
+            path = f"/_matrix/client/v3/rooms/{_quoted(self.room)}/messages?dir=b&limit=500{page}"
+            answer = side.ask("GET", path, None)
+            found += [event["content"]["body"] for event in answer["chunk"] if event["type"] == "m.room.message"]
+            if not answer.get("end"):
+                return found[::-1]
+            page = f"&from={_quoted(answer['end'])}"
+
+    def missing(self) -> int:
+        """How many messages are not there yet on one side or another."""
+        said = {body for side in self.sides for body in side.sent}
+        return sum(len(said.difference(self.history(side))) for side in self.sides)
+
+    def problems(self) -> list[str]:
+        """What is wrong by now, in /messages and in /sync; nothing, in the end."""
+        found = []
+        for side in self.sides:
+            found += [f"{side.user_id} could not listen: {error}" for error in side.trouble]
+            views = {"/messages": self.history(side), "/sync": [body for body, _ in side.shown]}
+            for view, bodies in views.items():
+                twice = {body for body in bodies if bodies.count(body) > 1}
+                found += [f"{view} of {side.user_id} shows twice: {body}" for body in twice]
+                for speaker in self.sides:
+                    heard = [body for body in bodies if body in set(speaker.sent)]
+                    lost = [body for body in speaker.sent if body not in set(heard)]
+                    found += [f"{view} of {side.user_id} lacks: {body}" for body in lost]
+                    if not lost and heard != sorted(heard, key=speaker.sent.index):
+                        found.append(f"{view} of {side.user_id} has another order than {speaker.user_id}: {heard}")
+        return found
+
+    def close(self) -> None:
+        self._end.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def eventually(attempt: Callable[[], Any], seconds: float = 60, every: float = 0.3) -> Any:
+    """The first answer that is true and no failure; the last failure when time is up."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            answer = attempt()
+            if answer:
+                return answer
+            failure: Exception | None = None
+        except Exception as error:  # whatever it is, it is raised in the end
+            failure = error
+        if time.monotonic() > deadline:
+            raise failure or AssertionError(f"not in {seconds:g} s; last: {answer!r}")
+        time.sleep(every)
