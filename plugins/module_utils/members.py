@@ -150,8 +150,8 @@ def _object(pairs: list[tuple[str, Any]], source: str, problems: list[str]) -> d
 
 
 def _from_data(value: Any, where: str, depth: int) -> Node:
-    if isinstance(value, str):
-        return Node(value, where)
+    if value is None or isinstance(value, str):
+        return Node(value or "", where)
     if isinstance(value, dict) and depth < _DEEPEST:
         return Node({key: _from_data(inner, where, depth + 1) for key, inner in value.items()}, where)
     if isinstance(value, list) and depth < _DEEPEST:
@@ -172,14 +172,11 @@ def _from_yaml(text: str, path: str, problems: list[str]) -> Node:
         for event in yaml.parse(text, Loader=_YAML_LOADER):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _TOO_DEEP:
-                raise MembersError(
-                    f"{path}:{event.start_mark.line + 1}: is nested too deeply; a list of members is not"
-                )
+                raise MembersError(f"{_at(path, event.start_mark)}: is nested too deeply; a list of members is not")
         root = yaml.compose(text, Loader=_YAML_LOADER)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f":{mark.line + 1}" if mark else ""
-        raise MembersError(f"{path}{line}: is no YAML: {error.problem or error.context}") from None
+        where = _at(path, error.problem_mark or error.context_mark)
+        raise MembersError(f"{where}: is no YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise MembersError(f"{path}: is no YAML: {' '.join(str(error).split())}") from None
     if root is None:
@@ -187,8 +184,12 @@ def _from_yaml(text: str, path: str, problems: list[str]) -> Node:
     return _from_yaml_node(root, path, 0, problems)
 
 
+def _at(path: str, mark: Any) -> str:
+    return f"{path}:{mark.line + 1}" if mark else path
+
+
 def _from_yaml_node(node: Any, path: str, depth: int, problems: list[str]) -> Node:
-    where = f"{path}:{node.start_mark.line + 1}"
+    where = _at(path, node.start_mark)
     if isinstance(node, yaml.ScalarNode):
         # A value with a type of its own (a number, yes, a date, nothing) is kept as it was written.
         if node.tag == "tag:yaml.org,2002:str":
@@ -200,7 +201,7 @@ def _from_yaml_node(node: Any, path: str, depth: int, problems: list[str]) -> No
         return Node([_from_yaml_node(inner, path, depth + 1, problems) for inner in node.value], where)
     found: dict[str, Node] = {}
     for key, inner in node.value:
-        line = f"{path}:{key.start_mark.line + 1}"
+        line = _at(path, key.start_mark)
         if not isinstance(key, yaml.ScalarNode):
             problems.append(f"{line}: a key is one word, not a mapping or a list")
         elif key.value in found:
@@ -264,7 +265,7 @@ def _text(given: Mapping[str, Node], key: str, where: str, label: str, problems:
     """The text under a key; empty when there is none, or when it is no text, which is then among the problems."""
     node = given.get(key)
     if node is not None and not isinstance(node.value, str):
-        shown = node.value.shown if isinstance(node.value, _Other) else "a mapping or a list"
+        shown = node.value.shown if isinstance(node.value, _Other) else "a list or a mapping"
         problems.append(f"{node.where}: {label}{key}: {shown} is no text; put it in quotes, or mend it")
         return ""
     text = node.value if node is not None and isinstance(node.value, str) else ""
@@ -320,8 +321,8 @@ def _entries(given: Mapping[str, Node], where: str, directory: Path | None, prob
 
 
 def _entry(given: Mapping[str, Node], where: str, number: int, directory: Path | None, problems: list[str]) -> _Entry:
-    shown = next((node.value for key in ("name", "domain") if (node := given.get(key)) and node.value), None)
-    label = shown if isinstance(shown, str) else f"member {number}"
+    texts = (node.value for key in ("name", "domain") if (node := given.get(key)) and isinstance(node.value, str))
+    label = next((text for text in texts if text), f"member {number}")
     entry = _Entry(where, label)
     prefix = f"{label}: "
     _refuse_unknown(given, MEMBER_KEYS, prefix, problems)
@@ -508,7 +509,7 @@ def _close_pairs(domains: list[str]) -> Iterator[tuple[int, int]]:
     """Pairs at one typing error, without comparing each with each: such two become equal when each loses a letter."""
     alike: dict[str, set[int]] = defaultdict(set)
     for index, domain in enumerate(domains):
-        for text in {domain, *(domain[:at] + domain[at + 1 :] for at in range(len(domain)))} - {""}:
+        for text in {domain, *(domain[:at] + domain[at + 1 :] for at in range(len(domain)))} if domain else ():
             alike[text].add(index)
     pairs = {pair for indexes in alike.values() if len(indexes) > 1 for pair in combinations(sorted(indexes), 2)}
     return (pair for pair in sorted(pairs) if one_slip(domains[pair[0]], domains[pair[1]]))
@@ -523,7 +524,7 @@ def _typing_errors(entries: list[_Entry], problems: list[str]) -> list[str]:
             f'{other.where}: {other.label}: domain: "{other.member["domain"]}" differs by one typing error from '
             f"{one.member['domain']} of {one.label} ({one.where})"
         )
-        if led := _leads_to(one, other) or _leads_to(other, one):
+        if led := _leads_to(other, one) or _leads_to(one, other):
             problems.append(f"{between}, and {led}; mend the domain, or what leads to the other member")
         elif not _numbered(one.member["domain"], other.member["domain"]):
             notes.append(f"{between}; if both are right, nothing needs to be done")
