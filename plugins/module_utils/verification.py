@@ -48,6 +48,16 @@ DENIED = {
     "replication": ("replication", ("/_synapse/replication/", "/_synapse/replication/get_repl_stream/events/x")),
 }
 
+# Where other servers look, and where they look when nothing tells them otherwise.
+CLOSED = (
+    "/_matrix/federation/v1/version",
+    "/_matrix/federation/v1/publicRooms",
+    "/_matrix/federation/v1/media/download/x",
+    "/_matrix/%66ederation/v1/version",
+    "/_matrix/key/v2/server",
+)
+FEDERATION_PORT = 8448
+
 
 class Fault(Exception):
     """A check failed: what was seen instead, why, and what to do."""
@@ -87,6 +97,7 @@ class Expected:
     element_hostname: str | None = None
     element_version: str = ""
     registration: str = "closed"
+    federates: bool = True
     well_known_elsewhere: bool = False
     support: bool = False
     third_parties: tuple[str, ...] = ()
@@ -130,9 +141,20 @@ class Verification:
                 [homeserver],
                 partial(self._denied, what, paths),
             )
-        self._check("federation.delegation", "Federation delegation", ["well-known.server.domain"], self._delegation)
-        self._check("federation.keys", "Federation signing keys", ["federation.delegation"], self._keys)
-        self._check("federation.version", "Federation version", ["federation.delegation"], self._federation_version)
+        if want.federates:
+            self._check(
+                "federation.delegation", "Federation delegation", ["well-known.server.domain"], self._delegation
+            )
+            self._check("federation.keys", "Federation signing keys", ["federation.delegation"], self._keys)
+            self._check("federation.version", "Federation version", ["federation.delegation"], self._federation_version)
+        else:
+            self._check("federation.closed", "Closed to other servers", [homeserver], self._closed)
+            for name, role in sites.items():
+                if name in (want.domain, want.hostname):
+                    look = partial(self._port_closed, name)
+                    self._check(
+                        f"federation.port.{role}", f"Nothing on {name}:{FEDERATION_PORT}", [f"dns.{role}"], look
+                    )
         self._element(f"tls.{sites.get(want.element_hostname or '')}")
         needed = ["well-known.client.domain"]
         if want.element_hostname:
@@ -227,7 +249,7 @@ class Verification:
         title = f"well-known/{{}} on {name}"
         for kind, look in (
             ("client", self._well_known_client),
-            ("server", self._well_known_server),
+            ("server", self._well_known_server if self.expected.federates else self._no_well_known_server),
             ("support", self._well_known_support),
         ):
             self._check(
@@ -292,6 +314,17 @@ class Verification:
             )
         self.found[f"well-known.{key}"] = (host, port)
         return _content_type(answer, f"m.server {server}")
+
+    def _no_well_known_server(self, url: str, key: str) -> Outcome:
+        answer = self.client.get(url)
+        if answer.status in (404, 410):
+            return Outcome("none, as profile internal wants it")
+        raise Fault(
+            f"{url} answers {answer.status}, and matrix_profile is internal: other servers would look for this one.",
+            "Remove the document there (where the domain's website is elsewhere, its webmaster has to), or set another"
+            " matrix_profile.",
+            str(answer.status),
+        )
 
     def _well_known_support(self, url: str, key: str) -> Outcome:
         if not self.expected.support:
@@ -446,6 +479,30 @@ class Verification:
         self.client.handshake(host, port)
         self.found["federation"] = (host, port)
         return Outcome(f"{self.expected.domain} is at {host}:{port}")
+
+    def _closed(self) -> Outcome:
+        for path in CLOSED:
+            answer = self.client.get(f"https://{self.expected.hostname}{path}", follow=False)
+            if answer.status != 404:
+                raise Fault(
+                    f"{path} on {self.expected.hostname} answers {answer.status}, and matrix_profile is internal.",
+                    "Run cae.matrix.cooperative again; a web server of your own needs the new rules from"
+                    " /etc/matrix/<instance>/proxy/.",
+                    str(answer.status),
+                )
+        return Outcome(f"{len(CLOSED)} paths answer 404")
+
+    def _port_closed(self, name: str) -> Outcome:
+        try:
+            self.client.handshake(name, FEDERATION_PORT)
+        except Unreachable as error:
+            if error.kind in ("refused", "timeout", "no-route"):
+                return Outcome("nothing listens")
+        raise Fault(
+            f"Something listens on {name}:{FEDERATION_PORT}, where other servers look; matrix_profile is internal.",
+            "Stop it, or close that port in the firewall.",
+            "it answers",
+        )
 
     def _federation_api(self, path: str) -> Any:
         host, port = self.found["federation"]

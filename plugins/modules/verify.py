@@ -36,6 +36,11 @@ options:
     type: str
     choices: [closed, token]
     default: closed
+  profile:
+    description: Whom the server federates with. With V(internal), nothing may be there for other servers.
+    type: str
+    choices: [open, federation, internal]
+    default: open
   well_known_elsewhere:
     description: Whether the domain's website is on somebody else's machine; it need not redirect from HTTP then.
     type: bool
@@ -185,6 +190,7 @@ def main() -> None:
             "element_hostname": {"type": "str"},
             "element_version": {"type": "str", "default": ""},
             "registration": {"type": "str", "choices": ["closed", "token"], "default": "closed"},
+            "profile": {"type": "str", "choices": ["open", "federation", "internal"], "default": "open"},
             "well_known_elsewhere": {"type": "bool", "default": False},
             "support": {"type": "bool", "default": False},
             "third_parties": {"type": "list", "elements": "str", "default": []},
@@ -210,6 +216,7 @@ def main() -> None:
         element_hostname=options["element_hostname"] or None,
         element_version=options["element_version"],
         registration=options["registration"],
+        federates=options["profile"] != "internal",
         well_known_elsewhere=options["well_known_elsewhere"],
         support=options["support"],
         third_parties=tuple(options["third_parties"]),

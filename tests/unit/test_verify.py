@@ -348,6 +348,51 @@ BROKEN: list[tuple[str, Break, str, str]] = [
 ]
 
 
+@pytest.fixture
+def closed_ports() -> dict[str, str]:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    return {f"{name}:8448": f"127.0.0.1:{port}" for name in (DOMAIN, HOMESERVER)}
+
+
+def internal(asked: Asked, usual: Answer) -> Answer:
+    for_servers = asked.path.startswith(("/_matrix/federation/", "/_matrix/key/")) or asked.path.endswith("/server")
+    return as_json({"errcode": "M_UNRECOGNIZED"}, 404) if for_servers else usual
+
+
+def test_an_internal_instance_has_nothing_for_other_servers(run: Run, closed_ports: dict[str, str]) -> None:
+    checks = run(internal, resolve=closed_ports, federates=False)
+    assert bad(checks) == {}
+    assert "federation.delegation" not in checks
+    assert checks["well-known.server.domain"].seen.startswith("none")
+
+
+@pytest.mark.parametrize(
+    ("served", "check"),
+    [
+        (on(DOMAIN, WELL_KNOWN + "server", {"m.server": f"{HOMESERVER}:443"}), "well-known.server.domain"),
+        (on(HOMESERVER, "/_matrix/federation/v1/version", {"server": {}}), "federation.closed"),
+        (on(HOMESERVER, "/_matrix/%66ederation/v1/version", (401, {}, b"")), "federation.closed"),
+        (on(HOMESERVER, "/_matrix/key/v2/server", keys()), "federation.closed"),
+    ],
+)
+def test_what_an_internal_instance_may_not_have(
+    run: Run, closed_ports: dict[str, str], served: Break, check: str
+) -> None:
+    checks = run(lambda asked, usual: served(asked, internal(asked, usual)), resolve=closed_ports, federates=False)
+    assert bad(checks) == {check: "FAIL"}
+    assert "internal" in checks[check].cause
+
+
+@pytest.mark.parametrize("certified", [True, False])
+def test_nothing_may_listen_where_other_servers_look(
+    run: Run, closed_ports: dict[str, str], context: ssl.SSLContext, certified: bool
+) -> None:
+    with serve(redirect, context if certified else None) as where:
+        checks = run(internal, resolve=closed_ports | {f"{DOMAIN}:8448": where}, federates=False)
+    assert bad(checks) == {"federation.port.domain": "FAIL"}
+
+
 @pytest.mark.parametrize(
     ("check", "broken", "state", "words"), BROKEN, ids=[f"{row[0]}-{row[3]}".replace(" ", "_") for row in BROKEN]
 )
