@@ -150,7 +150,7 @@ class Pair:
                 self._reach()
             else:
                 # Our own refusal is proven without a word to the other server.
-                self._do("policy", self._ask_synapse)
+                self._do("policy", self._synapse_refuses)
                 self._look()
         except Unreachable as error:
             return self._judge(FAILED, Fault(error.cause, MENDS.get(error.kind, error.mend)))
@@ -166,11 +166,15 @@ class Pair:
         try:
             self._look()
         except Elsewhere as fault:
-            status, _ = self._ask_synapse()
-            if status not in (200, 404):
-                raise
             self.warnings.append(Outcome("", f"{fault.cause} Synapse itself finds its way.", fault.mend))
-        self._do("synapse", self._synapse_reaches)
+            try:
+                self._do("synapse", self._synapse_reaches)
+            except Refused:
+                raise
+            except Fault:
+                raise fault from None
+        else:
+            self._do("synapse", self._synapse_reaches)
         self._do("backoff", self._backoff)
 
     def _look(self) -> None:
@@ -396,31 +400,33 @@ class Pair:
 
     # -- what our own Synapse makes of it -----------------------------------------------------------------------
 
-    def _ask_synapse(self) -> tuple[int, str]:
-        """Asks Synapse for the profile of nobody there: its policy refuses at once, otherwise it has to go and ask."""
+    def _synapse_refuses(self) -> None:
+        """Has Synapse look up nobody there: its policy refuses at once, otherwise it goes and asks."""
         them = self.peer.domain
         status, answer = self.own.synapse().ask("GET", f"/_matrix/client/v3/profile/{quote(f'@{NOBODY}:{them}')}")
-        error = str(answer.get("error", "")) if isinstance(answer, dict) else ""
-        if status == 403 and error.startswith(f"Federation denied with {them}"):
+        error = str(answer.get("error", "")) if status == 403 and isinstance(answer, Mapping) else ""
+        if error.startswith(f"Federation denied with {them}"):
             raise Refused(
                 REFUSED_HERE,
                 f"Our own policy keeps us from {them} ({error.rstrip('.')}).",
                 "Run the playbook here with a list that has it; or see matrix_profile, federation_denied_servers and"
                 " federation_allowed_servers.",
             )
-        if status == 403 and error.startswith(f"Federation denied with {self.own.domain}"):
+        if error.startswith(f"Federation denied with {self.own.domain}"):
             raise self._refused_there(f"403 {error}")
-        return status, error
 
     def _synapse_reaches(self) -> Outcome:
-        status, error = self._ask_synapse()
-        # What another server answered, be it that it keeps profiles to itself, has come back from there.
-        if status in (200, 403, 404):
+        """Has Synapse look up an alias that nobody has there: 404 has come from the other side."""
+        them = self.peer.domain
+        status, _ = self.own.synapse().ask("GET", f"/_matrix/client/v3/directory/room/{quote(f'#{NOBODY}:{them}')}")
+        if status in (200, 404):
             return Outcome("Synapse gets through")
+        # An alias tells no refusal from an outage.
+        self._synapse_refuses()
         raise Fault(
-            f"This machine reaches {self.peer.domain}, but Synapse does not ({status} {error}).",
+            f"This machine reaches {them}, but Synapse does not (it answers {status}).",
             "It may remember for an hour that .well-known was missing: restart it. Otherwise its journal says more"
-            " (names, proxies and address ranges in its own configuration).",
+            " (names, proxies, and address ranges that its configuration refuses).",
         )
 
     def _backoff(self) -> Outcome:

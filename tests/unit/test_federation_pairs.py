@@ -18,10 +18,10 @@ from ansible_collections.cae.matrix.plugins.module_utils import federation_pairs
 from ansible_collections.cae.matrix.plugins.module_utils.federation_pairs import Own, Peer, Row, SigningKey
 from ansible_collections.cae.matrix.plugins.module_utils.public_client import PublicClient
 from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import Synapse
-from ansible_collections.cae.matrix.plugins.module_utils.verification import Fault
+from ansible_collections.cae.matrix.plugins.module_utils.verification import Fault, Outcome
+from ansible_collections.cae.matrix.tests.unit.homeserver import Homeserver
+from ansible_collections.cae.matrix.tests.unit.public_server import DAY, Answer, Asked, Authority, Site, serve, speak
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from homeserver import Homeserver
-from public_server import DAY, Answer, Asked, Authority, serve, speak
 
 KEY = "ed25519 a_test " + "A" * 43
 OTHER_KEY = "ed25519 a_test " + "B" * 42 + "A"
@@ -61,6 +61,8 @@ class Server:
             "federation_custom_ca_list": [str(ca.ca_file)],
             "ip_range_blacklist": [],
             "rc_profile": limits,
+            # As it is deployed where strangers may come.
+            "allow_profile_lookup_over_federation": False,
             **({} if whitelist is None else {"federation_domain_whitelist": whitelist}),
         }
         self.start(KEY)
@@ -207,6 +209,26 @@ def test_synapse_holds_back_after_an_outage(servers: tuple[Server, Server, Serve
         assert time.monotonic() < deadline
 
 
+def test_synapse_finds_what_cannot_be_found_by_hand(servers: tuple[Server, Server, Server], ca: Authority) -> None:
+    """A server that only SRV records lead to is left to Synapse; what they say here is played by another way there."""
+    own, other = servers[0].own(), servers[1]
+    with serve(
+        site({"/.well-known/matrix/server": {"m.server": "b.invalid"}}), ca.server_context("b.invalid")
+    ) as front:
+        resolve = {"b.invalid:443": front, "b.invalid:8448": nothing_there()}
+
+        class Found(pairs.Pair):
+            def _synapse_reaches(self) -> Outcome:
+                return pairs.Pair(own, self.client, Peer(other.name))._synapse_reaches()
+
+        row = Found(own, client(ca, resolve), Peer("b.invalid")).run()
+        assert (row.outcome, row.state) == ("reached", "warn")
+        assert "SRV records" in row.cause
+        row = pairs.Pair(own, client(ca, resolve), Peer("b.invalid")).run()
+    assert (row.outcome, row.state, row.step) == ("failed", "FAIL", "synapse")
+    assert "without a port: SRV records" in row.cause
+
+
 def test_synapse_does_not_get_through_where_the_machine_does(
     servers: tuple[Server, Server, Server], ca: Authority
 ) -> None:
@@ -215,7 +237,7 @@ def test_synapse_does_not_get_through_where_the_machine_does(
     alias = f"127.0.0.1:{other.port}"
     own = servers[0].own()
     pair = pairs.Pair(own, client(ca, {"b.invalid": alias}), Peer("b.invalid"))
-    with pytest.raises(Fault, match=r"This machine reaches b\.invalid, but Synapse does not \(502"):
+    with pytest.raises(Fault, match=r"This machine reaches b\.invalid, but Synapse does not \(it answers 502"):
         pair._synapse_reaches()
 
 
@@ -233,7 +255,7 @@ def look(resolve: dict[str, str], ca: Authority, name: str = "b.example", timeou
     return pairs.check(OWN, client(ca, resolve, timeout), [Peer(name)], 30)[0]
 
 
-def site(answers: dict[str, Any], headers: dict[str, str] | None = None) -> Any:
+def site(answers: dict[str, Any], headers: dict[str, str] | None = None) -> Site:
     def answer(asked: Asked) -> Answer:
         found = answers.get(asked.path.split("?")[0])
         if found is None:
