@@ -208,7 +208,7 @@ def read(params: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         document["source"] = "file"
     own = {name: params[name] for name in ("domain", "hostname", "profile")}
     if params["hub"] or own["domain"]:
-        notes = [*check_place(document, source, params["hub"], own), *notes]
+        notes = [*notes, *check_place(document, source, params["hub"], own)]
     return document, notes
 
 
