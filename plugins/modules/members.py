@@ -78,7 +78,7 @@ seealso:
 EXAMPLES = r"""
 - name: Read the list that the hub publishes
   cae.matrix.members:
-    source: https://federation.example/.well-known/cae-matrix/members.json
+    source: https://federation.example/federation/members.json
     key: 0d8iZNUPx0xNFv9ndPVwLFzZQ5ZoFrgRzU8wPzYyyPg
     hub: federation.example
     domain: atelier.example

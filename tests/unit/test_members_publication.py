@@ -19,9 +19,9 @@ import pytest
 from ansible_collections.cae.matrix.plugins.module_utils import members, signed_json
 from ansible_collections.cae.matrix.plugins.modules import members as members_module
 from ansible_collections.cae.matrix.plugins.modules import members_publication
+from ansible_collections.cae.matrix.tests.unit.public_server import Answer, Asked, Authority, serve, speak
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from public_server import Answer, Asked, Authority, serve, speak
 
 ROOT = Path(__file__).parents[2]
 HUB, ADDRESS = "federation.example", "https://federation.example/members.json"
