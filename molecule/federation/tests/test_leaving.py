@@ -1,0 +1,135 @@
+# Copyright: cae.matrix contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A member leaves and comes back, and one closes itself: listed first, acknowledged, and nobody else notices.
+
+The tests of this file are one story, in their order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from federation import HUB, PROJECT, SERVERS, Person, Poller, Run, both_hear, play, talking
+from partition import Conversation, eventually
+
+SCENARIO = PROJECT / "molecule/federation"
+STAYING = ("atelier", "fabrique", HUB)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("changes")
+
+
+@pytest.fixture(scope="module")
+def rooms(people: dict[str, Person]) -> Iterator[dict[str, Conversation]]:
+    """What people of jardin have been talking about, with whom, before anything changes."""
+    with contextlib.ExitStack() as stack:
+        yield {
+            name: stack.enter_context(talking(f"Le jardin et {name}", people["jardin"], people[name]))
+            for name in STAYING
+        }
+
+
+def run(work: Path, *hosts: str, changes: dict[str, Any] | None = None) -> Run:
+    return play(SCENARIO / "converge.yml", work, *hosts, changes=changes)
+
+
+def without_jardin(work: Path, **more: Any) -> dict[str, Any]:
+    members = yaml.safe_load((SCENARIO / "members.yml").read_text())
+    members["members"] = [one for one in members["members"] if one["domain"] != SERVERS["jardin"].domain]
+    path = work / "members.yml"
+    path.write_text(yaml.safe_dump(members, allow_unicode=True))
+    return {name: {"federation_members": str(path), **more} for name in STAYING}
+
+
+def refused(inviting: Person, invited: Person) -> bool:
+    room = inviting.make(name="Encore là ?")
+    answer = inviting.try_to("POST", f"/_matrix/client/v3/rooms/{room}/invite", {"user_id": invited.user_id})
+    return answer.status_code in (403, 502) and room not in invited.invitations()
+
+
+def test_nobody_is_cut_off_by_a_shorter_list_alone(rooms: dict[str, Conversation], work: Path) -> None:
+    both_hear(rooms["fabrique"])
+    done = run(work, "fabrique", changes=without_jardin(work))
+    assert done.status != 0
+    assert "Le jardin et fabrique" in done.output
+    assert "federation_accepted_losses" in done.output
+    both_hear(rooms["fabrique"])
+
+
+def test_a_member_leaves_while_the_others_talk(
+    people: dict[str, Person], rooms: dict[str, Conversation], work: Path
+) -> None:
+    """Those whose own server has nothing to change see no failure at all; messages of the others are late at most."""
+    poller = Poller("/_matrix/client/v3/account/whoami", people["atelier"])
+    end = threading.Event()
+    with talking("Pendant ce temps", people["atelier"], people["fabrique"]) as talk, poller.watching():
+
+        def go_on() -> None:
+            while not end.wait(1):
+                for side in talk.sides:
+                    # A server that starts again is away for seconds; a client tries again.
+                    eventually(partial(talk.say, side))
+
+        thread = threading.Thread(target=go_on)
+        thread.start()
+        done = run(work, *STAYING, changes=without_jardin(work, federation_accepted_losses=[SERVERS["jardin"].domain]))
+        end.set()
+        thread.join()
+        assert done.status == 0, done.output
+        eventually(lambda: talk.missing() == 0, seconds=120)
+    assert poller.looks > 10
+    assert poller.failures == []
+    for name in ("fabrique", HUB):
+        assert refused(people["jardin"], people[name])
+        assert refused(people[name], people["jardin"])
+    # Who is open to the world is open to who has left.
+    both_hear(rooms["atelier"])
+
+
+def test_a_cooperative_closes_itself(people: dict[str, Person], rooms: dict[str, Conversation], work: Path) -> None:
+    jardin = SERVERS["jardin"]
+    changes: dict[str, Any] = {"jardin": {"matrix_profile": "internal"}}
+    done = run(work, "jardin", changes=changes)
+    assert done.status != 0
+    assert "Le jardin et atelier" in done.output
+    both_hear(rooms["atelier"])
+    changes["jardin"]["federation_accepted_losses"] = ["*"]
+    done = run(work, "jardin", changes=changes)
+    assert done.status == 0, done.output
+
+    assert refused(people["jardin"], people["atelier"])
+    assert refused(people["atelier"], people["jardin"])
+    get = people["jardin"].api.session.get
+    for url in (
+        f"https://{jardin.domain}/.well-known/matrix/server",
+        f"https://{jardin.matrix_hostname}/_matrix/federation/v1/version",
+        f"https://{jardin.matrix_hostname}/_matrix/key/v2/server",
+    ):
+        assert get(url, timeout=10).status_code == 404, url
+    assert get(f"https://{jardin.domain}/.well-known/matrix/client", timeout=10).status_code == 200
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((jardin.address, 8448), timeout=5)
+    # Among themselves they go on.
+    colleague = Person(jardin, "bruno")
+    with talking("Entre nous", people["jardin"], colleague) as talk:
+        both_hear(talk)
+
+
+def test_everybody_comes_back(people: dict[str, Person], rooms: dict[str, Conversation], work: Path) -> None:
+    done = run(work, *STAYING, "jardin")
+    assert done.status == 0, done.output
+    for talk in rooms.values():
+        both_hear(talk)
+    came = eventually(lambda: people["jardin"].join(f"#jardin:{SERVERS[HUB].domain}"))
+    assert came.status_code == 200, came.text
+    assert not refused(people["jardin"], people["fabrique"])
