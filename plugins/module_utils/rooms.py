@@ -53,6 +53,7 @@ REFUSED = (
 
 _ALIAS = re.compile(r"#[^\s:]+:\S+")
 _USER = re.compile(r"@[^\s:]+:(\S+)")
+_PORT = re.compile(r":[0-9]{1,5}\Z")
 _STEP = 1 << 16
 _ORDER = re.compile(r"[0-9]{10}")
 
@@ -118,10 +119,15 @@ def access(allow: Sequence[str] | None, deny: Sequence[str] | None, domain: str)
     >>> access(["a.example"], [], "b.example")
     {'allow': ['a.example', 'b.example'], 'allow_ip_literals': False, 'deny': []}
     """
-    allowed = list(dict.fromkeys(["*"] if allow is None else allow))
-    if not any(matches(glob, domain) for glob in allowed):
+    allowed = _hosts(["*"] if allow is None else allow)
+    if _PORT.search(domain) or not any(matches(glob, domain) for glob in allowed):
         allowed.append(domain)
-    return {"allow": allowed, "allow_ip_literals": False, "deny": list(dict.fromkeys(deny or ()))}
+    return {"allow": allowed, "allow_ip_literals": _is_address(domain), "deny": _hosts(deny or ())}
+
+
+def _hosts(names: Iterable[str]) -> list[str]:
+    """Servers are compared without their ports."""
+    return list(dict.fromkeys(_PORT.sub("", name) for name in names))
 
 
 def refused(acl: Mapping[str, Any], server: str) -> bool:
