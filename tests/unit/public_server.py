@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import http.server
+import ipaddress
 import socket
 import ssl
 import threading
@@ -83,7 +84,7 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now + starts)
             .not_valid_after(now + ends)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([_alternative(name) for name in names]), critical=False)
             .sign(self.key, hashes.SHA256())
         )
         path = self.directory / f"{certificate.serial_number}.pem"
@@ -94,6 +95,13 @@ class Authority:
             + certificate.public_bytes(serialization.Encoding.PEM)
         )
         return path
+
+
+def _alternative(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 @dataclass

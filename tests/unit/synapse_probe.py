@@ -32,6 +32,13 @@ class Levels:
         api.register_web_resource("/_synapse/client/levels", resource(clock=homeserver.get_clock()))
 
 
+class WithoutWhitelist:
+    """A module of the real Synapse: a Synapse that keeps elsewhere whom it federates with."""
+
+    def __init__(self, config: Any, api: ModuleApi) -> None:
+        del api._hs.config.federation.federation_domain_whitelist
+
+
 def facts(document: dict[str, Any]) -> dict[str, Any]:
     config = HomeServerConfig()
     try:
