@@ -185,7 +185,7 @@ def from_hub(params: dict[str, Any], key: bytes) -> tuple[dict[str, Any], list[s
     place = "the list in force on the machine"
     document, notes = read_published(json.dumps(before), place)
     check_signature(document, key, place)
-    stays = f"The hub's list could not be fetched; the one in force, issued on {document['issued']}, stays. {cause}"
+    stays = f"The list could not be fetched; the one in force, issued on {document['issued']}, stays. {cause}"
     return {**document, "source": "in force"}, [stays, *notes]
 
 
@@ -232,7 +232,7 @@ def main() -> None:
     try:
         document, notes = read(module.params)
     except MembersError as error:
-        module.fail_json(msg=str(error), problems=error.problems)
+        module.fail_json(msg=str(error))
     except Unreachable as error:
         module.fail_json(msg=f"federation_members: {error}")
     module.exit_json(changed=False, list=document, notes=notes)

@@ -409,9 +409,7 @@ def test_while_the_hub_answers_nonsense_the_list_in_force_stays(
     good = place.hub.document
     result = place.ask(in_force=record(good))
     assert result["list"] == {**good, "source": "in force"}
-    assert result["notes"][0].startswith(
-        f"The hub's list could not be fetched; the one in force, issued on {good['issued']}"
-    )
+    assert result["notes"][0].startswith(f"The list could not be fetched; the one in force, issued on {good['issued']}")
     assert cause in result["notes"][0]
     alone = place.ask()
     assert alone["failed"]
@@ -501,3 +499,79 @@ def test_a_file_needs_no_key_and_a_copy_of_what_is_published_is_checked(hub: Hub
     assert run(members_module, source=str(hub.file), key=hub.public_key)["list"] == {**hub.document, "source": "file"}
     hub.file.write_text(json.dumps({**hub.document, "name": "Another"}), encoding="utf-8")
     assert "does not match" in run(members_module, source=str(hub.file), key=hub.public_key)["msg"]
+
+
+# -- with the role ---------------------------------------------------------------------------------------------------
+
+# What role matrix gives, and the role's own files, without the machine that its dependency wants to look at.
+PLAY = [
+    {
+        "hosts": "all",
+        "gather_facts": False,
+        "vars_files": [str(ROOT / f"roles/federation/{part}/main.yml") for part in ("defaults", "vars")],
+        "vars": {
+            "matrix_domain": "atelier.example",
+            "matrix_hostname": "matrix.atelier.example",
+            "matrix_profile": "federation",
+        },
+        "tasks": [
+            {"ansible.builtin.include_tasks": str(ROOT / "roles/federation/tasks/members.yml")},
+            {
+                "ansible.builtin.copy": {
+                    "dest": "{{ _matrix_config_dir }}/found.json",
+                    "content": "{{ federation_list | to_json }}",
+                    "mode": "0600",
+                }
+            },
+        ],
+    }
+]
+
+
+def play(directory: Path, **variables: Any) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+    """Run the role's tasks on this machine; the output, and the list that was found."""
+    found = directory / "found.json"
+    found.unlink(missing_ok=True)
+    (directory / "play.json").write_text(json.dumps(PLAY), encoding="utf-8")
+    inventory = {"all": {"hosts": {"atelier": {"ansible_connection": "local"}}}}
+    (directory / "hosts.json").write_text(json.dumps(inventory), encoding="utf-8")
+    given = {"_matrix_config_dir": str(directory), "ansible_python_interpreter": sys.executable, **variables}
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            *("-i", str(directory / "hosts.json"), "-e", json.dumps(given), str(directory / "play.json")),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "WARNING" not in done.stdout + done.stderr, done.stdout + done.stderr
+    return done, json.loads(found.read_text(encoding="utf-8")) if done.returncode == 0 else {}
+
+
+def test_the_role_reads_keeps_and_explains(place: Place, tmp_path: Path) -> None:
+    fetched = {
+        "federation_members": ADDRESS,
+        "federation_members_key": place.hub.public_key,
+        "matrix_resolve": {HUB: place.at},
+        "matrix_ca_file": str(place.authority.ca_file),
+    }
+    good = place.hub.document
+    done, found = play(tmp_path, **fetched)
+    assert found == {**good, "source": "url"}, done.stdout
+    place.status = 503
+    (tmp_path / "federation.json").write_text(json.dumps({"list": good}), encoding="utf-8")
+    done, found = play(tmp_path, **fetched)
+    assert found == {**good, "source": "in force"}, done.stdout
+    assert "The list could not be fetched" in done.stdout
+    assert "answered 503" in " ".join(done.stdout.split())
+
+
+def test_the_role_finds_a_file_beside_the_inventory(hub: Hub, tmp_path: Path) -> None:
+    written = {**LIST, "members": [*LIST["members"], {"name": "{{ 1 + 1 }}", "domain": "b.example"}]}
+    (tmp_path / "list.yml").write_text(json.dumps(written), encoding="utf-8")
+    done, found = play(tmp_path, federation_members="list.yml", matrix_resolve={}, matrix_ca_file="")
+    assert [one["name"] for one in found["members"]] == ["Fédération", "Atelier", "{{ 1 + 1 }}"], done.stdout
+    assert found["source"] == "file"
+    assert play(tmp_path)[1] == {}
