@@ -7,18 +7,22 @@ from __future__ import annotations
 import doctest
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.cae.matrix.plugins.filter.federation_rooms import federation_rooms as as_filter
 from ansible_collections.cae.matrix.plugins.module_utils import federation_rooms as module
 from ansible_collections.cae.matrix.plugins.module_utils.federation_rooms import RoomsError, federation_rooms, servers
+from ansible_collections.cae.matrix.plugins.module_utils.members import read_file
 from ansible_collections.cae.matrix.plugins.modules.matrix_room import SPEC
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
 HUB = "federation.example"
+EXAMPLE = Path(__file__).parents[2] / "inventories/example_federation_hub"
 
 
 def member(domain: str, name: str | None = None, profile: str = "open") -> dict[str, Any]:
@@ -186,3 +190,15 @@ def test_five_hundred_members_take_no_time() -> None:
     begin = time.monotonic()
     assert len(federation_rooms(members)["rooms"]) == 501
     assert time.monotonic() - begin < 2
+
+
+def test_the_example_is_a_good_one() -> None:
+    members, notes = read_file(str(EXAMPLE / "federation_members.yml"))
+    assert notes == []
+    said = yaml.safe_load((EXAMPLE / "group_vars/federation_hub/main.yml").read_text())
+    assert members["hub"] == said["matrix_domain"]
+    assert str(members["members"][0]["logo"]).startswith("data:image/svg+xml;base64,")
+    found = federation_rooms(members, space=said["federation_space"], themes=said["federation_rooms"])
+    assert [one["alias"] for one in found["rooms"]] == [
+        "federation", "annonces", "entraide", "gestion", "atelier", "fabrique"
+    ]  # fmt: skip
