@@ -7,6 +7,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.cae.matrix.plugins.module_utils import rooms
 from ansible_collections.cae.matrix.plugins.module_utils.gate import ALGORITHM, ENCRYPTION
 from ansible_collections.cae.matrix.plugins.module_utils.remedy import (
@@ -36,6 +40,7 @@ from ansible_collections.cae.matrix.plugins.module_utils.rooms import (
 )
 from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import SynapseError, quote
 from ansible_collections.cae.matrix.plugins.modules.matrix_room import Rooms, connected
+from ansible_collections.cae.matrix.tests.unit.homeserver import ROOT
 from ansible_collections.cae.matrix.tests.unit.people import (
     ALICE,
     BRUNO,
@@ -560,6 +565,50 @@ def test_links_that_cannot_be_found_now(world: World) -> None:
     again = world.run(declared)
     assert (writes(again), again.changed) == ([], False)
     assert "tried again on the next run" in again.report()
+
+
+def play(directory: Path, world: World, entries: list[dict[str, Any]], *more: str) -> subprocess.CompletedProcess[str]:
+    """The task of role rooms, in a playbook."""
+    (task,) = yaml.safe_load((ROOT / "roles/rooms/tasks/main.yml").read_text())
+    variables = {"rooms_declared": entries[:1], "rooms_generated": entries[1:], "rooms_owner": "alice"}
+    variables |= {"_matrix_config_dir": str(directory), "_matrix_client_socket": world.socket, "matrix_domain": DOMAIN}
+    host = {"hosts": "localhost", "gather_facts": False, "name": "Rooms", "tasks": [task], "vars": variables}
+    (directory / "play.yml").write_text(json.dumps([host]))
+    here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    (directory / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"localhost": here}}}))
+    environment = os.environ | {"ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible/collections"), "ANSIBLE_NOCOLOR": "1"}
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "hosts.yml", "play.yml", *more]
+    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_as_a_playbook_runs_it(world: World, tmp_path: Path) -> None:
+    declared = world.declare()
+    (tmp_path / "attestation.json").write_text("{}")
+    (tmp_path / "gate.token").write_text(world.admin_token)
+    for more, changed, words in (
+        (("--check", "--diff"), 1, "On s'aide"),
+        ((), 1, "changed"),
+        ((), 0, "ok"),
+        (("--check",), 0, "ok"),
+    ):
+        done = play(tmp_path, world, declared, *more)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"changed={changed} " in done.stdout, done.stdout
+        assert words in done.stdout, done.stdout
+        assert world.admin_token not in done.stdout + done.stderr
+        assert "[WARNING]" not in done.stderr, done.stderr
+    before = world.events(world.at("accueil"))
+    wrong = [declared[0] | {"name": "Autre"}, world.entry("b", name="B", parents=["nulle-part"]), world.entry("c")]
+    done = play(tmp_path, world, wrong)
+    assert done.returncode == 2
+    for text in ("Nothing was changed", "nulle-part", f"rooms[3] ({world.own('c')}): name is missing"):
+        assert text in done.stdout + done.stderr, done.stdout + done.stderr
+    assert world.events(world.at("accueil")) == before
+    world.put(world.at("bureau"), TOMBSTONE, {"body": "x", "replacement_room": ""})
+    done = play(tmp_path, world, [declared[0] | {"name": "Autre"}, world.entry("bureau", name="B")])
+    assert done.returncode == 2
+    assert "closed and leads to nowhere" in done.stdout + done.stderr
+    assert world.room(world.at("accueil")).name == "Autre"
 
 
 def test_before_the_gate_has_passed(tmp_path: Path) -> None:
