@@ -583,7 +583,7 @@ def report(names: Names, lost: Mapping[str, Any]) -> list[str]:
     lines = []
     if "people" in lost:
         lines += [
-            f"people: {lost['people']} accounts",
+            f"accounts of people: {lost['people']}",
             f"rooms: {lost['rooms']}",
             f"messages: {lost['messages']}",
             f"rooms shared with other servers: {lost['shared_rooms']}"
