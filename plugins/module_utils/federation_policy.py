@@ -7,6 +7,7 @@ Pure functions, used by the filter C(federation_policy).
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,8 +61,14 @@ def matches(glob: str, name: str) -> bool:
     >>> matches("*.bad.example", "a.bad.example:8448"), matches("bad.example", "bad.example.org")
     (True, False)
     """
-    text = "".join({"*": ".*", "?": "."}.get(one) or re.escape(one) for one in glob.lower())
-    return any(re.fullmatch(text, form, re.DOTALL) for form in {name.lower(), _PORT.sub("", name.lower())})
+    meant = _pattern(glob).fullmatch
+    return bool(meant(name) or meant(_PORT.sub("", name)))
+
+
+@functools.lru_cache(maxsize=10000)
+def _pattern(glob: str) -> re.Pattern[str]:
+    text = "".join({"*": ".*", "?": "."}.get(one) or re.escape(one) for one in glob)
+    return re.compile(text, re.DOTALL | re.IGNORECASE)
 
 
 def policy(

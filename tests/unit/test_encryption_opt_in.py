@@ -17,6 +17,7 @@ from ansible_collections.cae.matrix.plugins.module_utils.encryption_opt_in impor
     normalise,
     problems,
 )
+from ansible_collections.cae.matrix.plugins.module_utils.registration import DENY_LIST, OWN_MODULE
 from ansible_collections.cae.matrix.tests.unit.opt_in_documents import (
     DEPRECATED,
     E2EE,
@@ -227,6 +228,23 @@ def test_digest_changes_with_each_thing_that_matters() -> None:
     digests = [digest(edited(*edits)) for edits in ((), *RELEVANT)]
     assert len(set(digests)) == len(digests)
     assert all(one.startswith("sha256:") and len(one) == 71 for one in digests)
+
+
+def test_digest_does_not_depend_on_whom_the_server_federates_with() -> None:
+    own = {"module": OWN_MODULE, "config": {"instance": "coop"}}
+    deny = {"module": DENY_LIST, "config": {"denied": ["bad.example"]}}
+    declared = digest(edited((("synapse", "modules"), [own])))
+    assert digest(edited((("synapse", "modules"), [own, deny]))) == declared
+    assert digest(edited((("synapse", "modules"), [own, {"module": "x.Y"}]))) != declared
+    # Profile internal: nothing for other servers.
+    internal: list[Any] = [(("well_known", "server"), REMOVED), (("synapse", "federation_domain_whitelist"), [])]
+    assert digest(edited(*internal)) == digest(valid())
+
+
+def test_the_deny_list_is_named_once() -> None:
+    deny = {"module": DENY_LIST, "config": {"denied": ["bad.example"]}}
+    (found,) = problems(edited((("synapse", "modules"), [deny, deny])))
+    assert f"names {DENY_LIST} again" in found.cause
 
 
 def test_digest_refuses_what_normalise_refuses() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.cae.matrix.plugins.module_utils.registration import (
+    DENY_LIST,
     DOORS,
     MODES,
     OWN_MODULE,
@@ -83,6 +84,14 @@ def test_the_module_that_keeps_doors_shut_is_always_there() -> None:
     assert "modules" not in registration_document(declared, "closed-until-proven")
     assert registration_document(declared, "token")["modules"] == [own, other]
     assert "modules" not in registration_document(declared | {"modules": [own]}, "token")
+
+
+def test_the_deny_list_is_our_own_as_well() -> None:
+    own = [{"module": OWN_MODULE, "config": {}}, {"module": DENY_LIST, "config": {"denied": ["bad.example"]}}]
+    declared = DECLARED | {"modules": own}
+    assert without_doors(declared)["modules"] == own
+    for mode in ("closed-until-proven", "token"):
+        assert "modules" not in registration_document(declared, mode)
 
 
 def test_until_proven_what_is_declared_empty_stays_of_its_kind() -> None:
