@@ -77,9 +77,8 @@ class Conversation:
         self.room: str = first.ask("POST", "/_matrix/client/v3/createRoom", body)["room_id"]
         for side in others:
             eventually(partial(side.ask, "POST", f"/_matrix/client/v3/join/{_quoted(self.room)}", {}))
-        self._threads = [threading.Thread(target=self._listen, args=(side,), daemon=True) for side in sides]
-        for thread in self._threads:
-            thread.start()
+        for side in sides:
+            threading.Thread(target=self._listen, args=(side,), daemon=True).start()
 
     def _listen(self, side: Side) -> None:
         wanted = {
@@ -151,9 +150,8 @@ class Conversation:
         return found
 
     def close(self) -> None:
+        """Nobody listens any more, once the /sync of now is answered."""
         self._end.set()
-        for thread in self._threads:
-            thread.join()
 
 
 def eventually(attempt: Callable[[], Any], seconds: float = 60, every: float = 0.3) -> Any:
