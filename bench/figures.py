@@ -28,8 +28,20 @@ RESULTS = ROOT / "bench/results.json"
 BIN = Path(sys.executable).parent
 IMAGE = os.environ.get("BENCH_IMAGE", "cae-matrix/debian:{release}")
 HOST, DOMAIN = "banc", "banc.test"
+NEIGHBOUR = "voisin"
+IDLE_SECONDS = 300
 ROUNDS = 3
-PARTS = ("first_run", "writes", "unchanged", "hardening", "contradictions", "lint", "create_room", "federation")
+PARTS = (
+    "first_run",
+    "writes",
+    "unchanged",
+    "hardening",
+    "contradictions",
+    "lint",
+    "create_room",
+    "federation",
+    "neighbours",
+)
 
 # Actions that write files. What they write under /etc is configuration.
 WRITERS = re.compile(
@@ -114,14 +126,15 @@ class Bench:
     def inside(self, container: str, *arguments: str, **more: Any) -> str:
         return command("docker", "exec", "-i", container, *arguments, **more)
 
-    def inventory(self, container: str) -> Path:
+    def inventory(self, container: str, host: str = HOST) -> Path:
         address = json.loads((self.work / "addresses.json").read_text())[HOST]
-        names = [DOMAIN, f"matrix.{DOMAIN}", f"chat.{DOMAIN}"]
+        domain = f"{host}.test"
+        names = [domain, f"matrix.{domain}", f"chat.{domain}"]
         variables: dict[str, Any] = {
             "ansible_connection": "community.docker.docker",
             "ansible_host": container,
             "ansible_python_interpreter": "/usr/bin/python3",
-            "matrix_domain": DOMAIN,
+            "matrix_domain": domain,
             "matrix_name": "Coopérative du banc",
             "matrix_resolve": dict.fromkeys(names, address),
             "matrix_ca_file": str(self.work / "ca/ca.pem"),
@@ -133,7 +146,7 @@ class Bench:
         }
         variables |= self.element()
         path = self.work / "hosts.json"
-        path.write_text(json.dumps({"cooperatives": {"hosts": {HOST: variables}}}, indent=1))
+        path.write_text(json.dumps({"cooperatives": {"hosts": {host: variables}}}, indent=1))
         return path
 
     def element(self) -> dict[str, Any]:
@@ -149,10 +162,10 @@ class Bench:
     def _playbook(self, *arguments: str) -> None:
         command(str(BIN / "ansible-playbook"), *arguments, cwd=ROOT, env=self.environment)
 
-    def cooperative(self, container: str) -> Run:
+    def cooperative(self, container: str, host: str = HOST) -> Run:
         log = self.work / "tasks.jsonl"
         log.unlink(missing_ok=True)
-        inventory = self.inventory(container)
+        inventory = self.inventory(container, host)
         began = time.monotonic()
         self._playbook("-i", str(inventory), "playbooks/cooperative.yml")
         seconds = time.monotonic() - began
@@ -321,6 +334,25 @@ class Bench:
             Figure("mutants neither refused nor harmless in real Synapse", numbers["bad"], 0, "", numbers),
         ]
 
+    def neighbours(self) -> list[Figure]:
+        """One more cooperative on a machine that has one: how long it takes, and its memory when nothing happens."""
+        container = self.bare(12)
+        first = self.cooperative(container).seconds
+        say(f"the first on a bare machine: {first:.1f} s")
+        second = self.cooperative(container, NEIGHBOUR).seconds
+        say(f"one more: {second:.1f} s; now {IDLE_SECONDS} s of silence")
+        time.sleep(IDLE_SECONDS)
+        said = self.inside(container, sys_python(), "-c", PSS, f"matrix-{NEIGHBOUR}", f"matrix_{NEIGHBOUR}")
+        processes: dict[str, list[int]] = json.loads(said)
+        memory = sum(sum(sizes) for sizes in processes.values()) * 1024 / 1e6
+        seconds = {"first_seconds": round(first, 1), "second_seconds": round(second, 1)}
+        return [
+            Figure(
+                "one more cooperative on a machine, against the first", round(second / first, 2), 0.5, "times", seconds
+            ),
+            Figure("memory of one more idle cooperative", round(memory), 200, "MB", {"pss_kib": processes}),
+        ]
+
     def create_room(self) -> Figure:
         environment = self.environment | {
             "PYTHONPATH": str(ROOT / ".ansible/collections"),
@@ -396,6 +428,29 @@ def managed(run: Run) -> dict[str, list[str]]:
 def sys_python() -> str:
     return "/usr/bin/python3"
 
+
+# Runs on the machine. The memory of an instance's processes and of those that PostgreSQL has for it; what is shared is
+# divided by those who share it.
+PSS = """
+import json, os, pwd, sys
+user, database = sys.argv[1:]
+found = {"synapse": [], "postgresql": []}
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        owner = pwd.getpwuid(os.stat(f"/proc/{pid}").st_uid).pw_name
+        words = open(f"/proc/{pid}/cmdline").read().replace(chr(0), " ").split()
+        if owner == user:
+            kind = "synapse"
+        elif owner == "postgres" and database in words:
+            kind = "postgresql"
+        else:
+            continue
+        rollup = open(f"/proc/{pid}/smaps_rollup").read().split()
+        found[kind].append(int(rollup[rollup.index("Pss:") + 1]))
+    except (FileNotFoundError, ProcessLookupError):
+        continue
+print(json.dumps(found))
+"""
 
 # Runs on the machine. What a person would see of each path.
 LOOK = """
@@ -505,6 +560,8 @@ def measure(bench: Bench, parts: set[str]) -> dict[str, list[Figure]]:
         figures["create_room"] = [bench.create_room()]
     if "federation" in parts:
         figures["federation"] = bench.federation()
+    if "neighbours" in parts:
+        figures["neighbours"] = bench.neighbours()
     return figures
 
 

@@ -1,0 +1,140 @@
+# Copyright: cae.matrix contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What happens to one is not seen by the people of the other: asked every 100 ms, not one request fails.
+
+The tests of this file are one story, in their order.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterator
+
+import pytest
+from conftest import Api, Instance
+from neighbours import Run, begin, play, steady
+from steady import Steady
+
+
+@pytest.fixture
+def unseen(nord: Instance) -> Iterator[Steady]:
+    """The neighbour, asked all the time; a test that uses this fails with the first of its failures."""
+    with steady(nord) as asked:
+        yield asked
+    assert asked.count > 5
+    assert asked.failures == []
+
+
+def main_pid(instance: Instance) -> str:
+    unit = f"matrix-synapse@{instance.slug}.service"
+    return instance.run("systemctl", "show", "--property", "MainPID", "--value", unit).strip()
+
+
+def test_the_one_who_asks_sees_a_failure(nord: Instance) -> None:
+    """Or its silence would mean nothing."""
+    with steady(nord) as asked:
+        nord.run("systemctl", "restart", f"matrix-synapse@{nord.slug}.service")
+    assert asked.failures
+    deadline = time.monotonic() + 60
+    while asked.failures:
+        assert time.monotonic() < deadline
+        with steady(nord) as asked:
+            time.sleep(0.5)
+
+
+def test_a_restart(atelier: Instance, unseen: Steady) -> None:
+    before = main_pid(atelier)
+    atelier.run("systemctl", "restart", f"matrix-synapse@{atelier.slug}.service")
+    assert main_pid(atelier) != before
+
+
+def test_a_limit_that_changes_restarts_nobody(atelier: Instance, unseen: Steady) -> None:
+    before = main_pid(atelier)
+    for limit, size in (("3G", 3 * 2**30), ("2048M", 2 * 2**30)):
+        status, said = play(atelier, synapse_memory_max=limit)
+        assert status == 0, said
+        assert "changed=1 " in said, said
+        shown = atelier.run("systemctl", "show", "--property=MemoryMax", "--value", "matrix-atelier.slice")
+        assert int(shown) == size
+    assert main_pid(atelier) == before
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("synapse_memory_max", "2 GB"), ("synapse_cpu_quota", "1.5"), ("synapse_tasks_max", 1), ("matrix_state", "gone")],
+)
+def test_a_wrong_value_is_refused_by_name(atelier: Instance, variable: str, value: str | int) -> None:
+    status, said = play(atelier, **{variable: value})
+    assert status != 0
+    assert f"{variable}: " in said
+    assert "changed=0 " in said
+
+
+def test_another_configuration(atelier: Instance, unseen: Steady) -> None:
+    before = main_pid(atelier)
+    status, said = play(atelier, synapse_extra_config={"retention": {"enabled": True}})
+    assert status == 0, said
+    assert main_pid(atelier) != before
+
+
+def test_a_removal_nobody_confirmed(atelier: Instance, unseen: Steady) -> None:
+    before = main_pid(atelier)
+    for more in ({}, {"matrix_removal_confirmed": "atelier-nord.test"}):
+        status, said = play(atelier, matrix_state="absent", **more)
+        assert status != 0
+        assert "accounts of people: 1" in said
+        assert f"set matrix_removal_confirmed to {atelier.domain}" in said
+    status, said = play(atelier, "--check", matrix_state="absent")
+    assert status == 0, said
+    assert "would be done: drop the database and role matrix_atelier" in said
+    assert main_pid(atelier) == before
+
+
+def test_a_removal(atelier: Instance, nord: Instance, unseen: Steady) -> None:
+    sent = secrets.token_hex(8)
+    atelier.run(
+        "sh", "-c", f"echo {sent} > /var/lib/matrix/atelier/media/sent && echo {sent} > /etc/matrix/atelier/proxy/note"
+    )
+    absent = {"matrix_state": "absent", "matrix_removal_confirmed": atelier.domain}
+    status, said = play(atelier, **absent)
+    assert status == 0, said
+    left = atelier.run(
+        "find", "/etc", "/var/lib/matrix", "/run/matrix-synapse", "/var/log/nginx", "/var/www", "/usr/local",
+        "-name", "*atelier*", "-not", "-name", "*atelier-nord*", "-not", "-name", "*atelier_nord*",
+    )  # fmt: skip
+    assert left == ""
+    for path in ("/etc/passwd", "/etc/group", "/etc/postgresql/15/main/pg_ident.conf"):
+        assert "atelier" not in atelier.run("cat", path).replace("atelier-nord", "").replace("atelier_nord", "")
+    postgres = ("runuser", "--user=postgres", "--", "psql", "-d", "postgres", "-Atc")
+    names = atelier.run(*postgres, "SELECT datname FROM pg_database UNION ALL SELECT rolname FROM pg_roles").split()
+    assert sorted(name for name in names if name.startswith("matrix_")) == [
+        "matrix_atelier_nord", "matrix_atelier_nord", "matrix_instances",
+    ]  # fmt: skip
+
+    kept = atelier.run("sh", "-c", "echo /var/backups/matrix/atelier/removed-*").strip()
+    assert " " not in kept
+    assert atelier.run("stat", "--format", "%U %a", kept).split() == ["root", "700"]
+    assert atelier.run("cat", f"{kept}/data/media/sent", f"{kept}/configuration/proxy/note").split() == [sent, sent]
+    assert json.loads(atelier.run("cat", f"{kept}/removal.json"))["lost"]["people"] == 1
+    assert "TABLE DATA public events" in atelier.run("pg_restore", "--list", f"{kept}/database.dump")
+    atelier.run("test", "-s", f"{kept}/configuration/secrets/signing.key")
+
+    status, said = play(atelier, **absent)
+    assert status == 0, said
+    assert "changed=0 " in said
+
+
+def test_both_at_once(atelier: Instance, nord: Instance) -> None:
+    """Two inventories, two processes, one machine, and everything of one of them to be made anew."""
+    runs: list[Run] = [begin(atelier), begin(nord, synapse_extra_config={"retention": {"enabled": True}})]
+    for run in runs:
+        status, said = run.finish()
+        assert status == 0, said
+        assert "[WARNING]" not in said
+    for instance in (atelier, nord):
+        assert Api(instance).request("GET", "/_matrix/client/versions").status_code == 200
+    status, said = play(atelier)
+    assert status == 0, said
+    assert "changed=0 " in said
