@@ -241,7 +241,7 @@ def message(losses: Sequence[Loss], before: str, after: str) -> str:
     lines += [
         "What it means: the rooms and what was said there stay, but nothing new passes between the people of these "
         "servers and those here, either way, nor can they invite each other. When the servers are within reach again, "
-        "the rooms go on; what was said meanwhile may be missing here.",
+        "the rooms go on, and what was said meanwhile comes with the next message, or when somebody scrolls back.",
         "To prevent it, put back what has changed: matrix_profile, the entry in the list of members, "
         "federation_allowed_servers or federation_denied_servers.",
         f"To go on all the same, for this run: -e '{json.dumps({'federation_accepted_losses': named})}'",

@@ -106,6 +106,8 @@ def test_the_welcome_page(instance: Instance, visit: Visit, screenshots: Path) -
     shoot(visit.page, screenshots, "welcome")
     assert visit.hosts() <= instance.hosts
     assert foreign_links(instance, visit.page) == set()
+    help_link = visit.page.get_by_role("link", name="Besoin d’aide")
+    expect(help_link).to_have_attribute("href", f"{instance.element_url}custom/aide.html")
     button.click()
     expect(visit.page.locator("input[name=password]")).to_be_visible(timeout=PATIENCE)
 
@@ -198,6 +200,59 @@ def test_the_settings_lead_to_nobody_else(instance: Instance, person: SignedIn, 
             shoot(page, screenshots, "settings")
     credits = {name: hosts for name, hosts in found.items() if hosts}
     assert all("HELP" in name and hosts <= LINKS_OF_THE_CREDITS for name, hosts in credits.items()), credits
+
+
+def test_elements_help_leads_to_the_help_page(instance: Instance, person: SignedIn, screenshots: Path) -> None:
+    page = person.page
+    settings = page.get_by_role("dialog")
+    settings.get_by_role("tab", name=re.compile("^Aide")).click()
+    with page.context.expect_page() as opened:
+        settings.get_by_role("link", name="ici", exact=True).click()
+    help_page = opened.value
+    expect(help_page.get_by_role("heading", level=1)).to_contain_text("Aide", timeout=PATIENCE)
+    assert help_page.url == f"{instance.element_url}custom/aide.html"
+    assert "un compte Matrix sur un autre serveur" in help_page.locator("body").inner_text()
+    shoot(help_page, screenshots, "help")
+    assert foreign_links(instance, help_page) == set()
+    assert help_page.locator("script").count() == 0
+    help_page.get_by_role("link", name="Retour à la messagerie").click()
+    expect(help_page.get_by_role("button", name="Menu utilisateur")).to_be_visible(timeout=PATIENCE)
+    help_page.close()
+    page.keyboard.press("Escape")
+    expect(settings).to_be_hidden(timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("warned", [False, True], ids=["as it is set here", "as Element sets it"])
+def test_inviting_whom_the_server_does_not_know_is_no_question(
+    instance: Instance, person: SignedIn, screenshots: Path, warned: bool
+) -> None:
+    """What is answered of people on other servers, too: nothing is known of them."""
+    page, unknown = person.page, f"@inconnue-{uuid.uuid4().hex[:6]}:{instance.domain}"
+    setting = "promptBeforeInviteUnknownUsers"
+    assert page.evaluate(f"() => window.mxSettingsStore.getValue('{setting}')") is False
+    if warned:
+        page.evaluate(f"() => window.mxSettingsStore.setValue('{setting}', null, 'device', true)")
+    page.goto(f"{instance.element_url}#/room/{quote(person.room, safe='!:')}")
+    page.get_by_role("button", name=re.compile("^Informations? (du|sur le) salon")).first.click()
+    page.get_by_role("menuitem", name="Inviter", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    dialog.locator("input").first.fill(unknown)
+    dialog.get_by_role("button", name="Inviter", exact=True).click()
+    confirm = page.get_by_role("dialog").filter(has_text="Inviter de nouveaux contacts dans ce salon")
+    expect(confirm).to_be_visible(timeout=PATIENCE)
+    if not warned:
+        shoot(page, screenshots, "invite")
+    confirm.get_by_role("button", name="Inviter", exact=True).click()
+    warning = page.get_by_role("dialog").filter(has_text="pourraient ne pas exister")
+    if warned:
+        expect(warning).to_be_visible(timeout=PATIENCE)
+        page.evaluate(f"() => window.mxSettingsStore.setValue('{setting}', null, 'device', null)")
+        warning.get_by_role("button", name="Fermer", exact=True).first.click()
+    else:
+        expect(page.get_by_role("dialog")).to_be_hidden(timeout=PATIENCE)
+        path = f"{CLIENT}/rooms/{quote(person.room)}/state/m.room.member/{quote(unknown)}"
+        assert instance.api("GET", path, token=person.token)[1]["membership"] == "invite"
+    assert warning.count() == 0
 
 
 def test_nobody_else_was_asked(instance: Instance, person: SignedIn) -> None:

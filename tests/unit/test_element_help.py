@@ -166,7 +166,7 @@ def test_it_says_with_whom_one_can_talk(made: dict[str, Made]) -> None:
     assert "Pas avec d’autres serveurs." in text["federation"]
     assert "Et de plus : c.example ." in text["federation"]
     assert ONLY_HERE in text["internal"]
-    assert "Only with the people of Atelier." in text["english"]
+    assert "Only with the people of your cooperative." in text["english"]
     assert all(ONLY_HERE not in text[name] for name in ("open", "listed", "federation"))
 
 
