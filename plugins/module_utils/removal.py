@@ -104,7 +104,12 @@ def move(source: Path, target: Path) -> None:
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if os.lstat(source).st_dev == os.stat(target.parent).st_dev:
         os.rename(source, _free(target))
-        return
+    else:
+        copy_across(source, target)
+
+
+def copy_across(source: Path, target: Path) -> None:
+    """Move a tree to another file system; the target is there when all of it is, the source goes then."""
     part = target.with_name(target.name + ".part")
     _remove(part)
     if source.is_dir() and not source.is_symlink():
@@ -125,7 +130,8 @@ def _free(target: Path) -> Path:
     """The target, or where something of that name is kept already (moved, then interrupted), one beside it."""
     number, found = 1, target
     while os.path.lexists(found):
-        number, found = number + 1, target.with_name(f"{target.name}.{number}")
+        number += 1
+        found = target.with_name(f"{target.name}.{number}")
     return found
 
 

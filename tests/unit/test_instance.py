@@ -51,6 +51,7 @@ def test_a_good_instance_has_no_problem() -> None:
         ({"matrix_instance": "a_b"}, "matrix_instance", "no slug"),
         ({"matrix_instance": "atelier\n"}, "matrix_instance", "no slug"),
         ({"matrix_profile": "closed"}, "matrix_profile", "open, federation, internal"),
+        ({"matrix_state": "removed"}, "matrix_state", "present or absent"),
         ({"matrix_language": "de"}, "matrix_language", "fr, en"),
         ({"matrix_max_upload_size": "50 MB"}, "matrix_max_upload_size", "50M"),
         ({"matrix_max_upload_size": 50}, "matrix_max_upload_size", "50M"),

@@ -31,7 +31,7 @@ def put_marker(machine: Path, slug: str, content: Any) -> None:
     (directory / "instance.json").write_text(content if isinstance(content, str) else json.dumps(content))
 
 
-def claim(machine: Path, instance: str, domain: str, host: str) -> dict[str, Any]:
+def claim(machine: Path, instance: str, domain: str, host: str, **more: str) -> dict[str, Any]:
     """Run the module as Ansible does, check mode on."""
     arguments = {
         "ANSIBLE_MODULE_ARGS": {
@@ -40,6 +40,8 @@ def claim(machine: Path, instance: str, domain: str, host: str) -> dict[str, Any
             "inventory_host": host,
             "markers_dir": str(machine / "matrix"),
             "os_release": str(machine / "os-release"),
+            "backups_dir": str(machine / "backups"),
+            **more,
             "_ansible_check_mode": True,
         }
     }
@@ -92,6 +94,17 @@ def test_somebody_elses_is_refused(machine: Path, instance: str, domain: str, ho
     assert result["failed"]
     assert cause in result["msg"]
     assert mend in result["msg"]
+
+
+@pytest.mark.parametrize(("finished", "refused"), [("null", True), ('"2026-11-22T17:00:00Z"', False)])
+def test_what_a_removal_has_left_is_none_to_build_upon(machine: Path, finished: str, refused: bool) -> None:
+    record = machine / "backups/atelier/removed-20261122T170000Z/removal.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(f'{{"finished": {finished}}}')
+    result = claim(machine, "atelier", "atelier.test", "a")
+    assert bool(result.get("failed")) is refused
+    assert not refused or "run with matrix_state: absent once more" in result["msg"]
+    assert not claim(machine, "atelier", "atelier.test", "a", state="absent").get("failed")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{"])
