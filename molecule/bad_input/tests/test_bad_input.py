@@ -249,3 +249,8 @@ def test_an_element_release_with_a_wrong_digest(tmp_path: Path) -> None:
     made = json.loads((EPHEMERAL / "element" / "variables.json").read_text())
     made["element_web_release_sha256"] = hashlib.sha256(b"what was promised").hexdigest()
     refused(tmp_path, "element_web_release_sha256", {"atelier": {"matrix_element_enabled": True, **made}})
+
+
+@pytest.mark.parametrize("server", ["https://client.test", "@jo:client.test", "Client.test", "*.client.test", ""])
+def test_a_loss_of_what_is_no_server(tmp_path: Path, server: str) -> None:
+    refused(tmp_path, "federation_accepted_losses: ", {"atelier": {"federation_accepted_losses": [server]}})
