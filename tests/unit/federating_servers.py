@@ -51,7 +51,7 @@ class FederatingServer(Homeserver):
                     "path": str(directory / "s"),
                     "type": "http",
                     "x_forwarded": True,
-                    "resources": [{"names": ["client"]}],
+                    "resources": [{"names": ["client", "federation"]}],
                 },
                 {
                     "port": port,

@@ -19,70 +19,53 @@ from ansible_collections.cae.matrix.plugins.module_utils.federation_pairs import
 from ansible_collections.cae.matrix.plugins.module_utils.public_client import PublicClient
 from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import Synapse
 from ansible_collections.cae.matrix.plugins.module_utils.verification import Fault, Outcome
-from ansible_collections.cae.matrix.tests.unit.homeserver import Homeserver
+from ansible_collections.cae.matrix.tests.unit.federating_servers import UNLIMITED, FederatingServer
+from ansible_collections.cae.matrix.tests.unit.opt_in_server import free_port
 from ansible_collections.cae.matrix.tests.unit.public_server import DAY, Answer, Asked, Authority, Site, serve, speak
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-KEY = "ed25519 a_test " + "A" * 43
-OTHER_KEY = "ed25519 a_test " + "B" * 42 + "A"
+SEED = "B" * 42 + "A"
 JSON = {"Content-Type": "application/json"}
 
 
-def free_port() -> int:
-    with contextlib.closing(socket.socket()) as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+def nothing_there() -> str:
+    return f"127.0.0.1:{free_port()}"
 
 
-class Server:
-    """A Synapse called localhost:<port>, which others find without .well-known."""
+class Server(FederatingServer):
+    """One with the gate's account, which can be stopped, and started again with another key."""
 
-    def __init__(self, python: str, directory: Path, ca: Authority, whitelist: list[str] | None = None) -> None:
-        self.directory, self._python = directory, python
-        directory.mkdir()
-        self.port = free_port()
-        self.name = f"localhost:{self.port}"
-        self._certificate = ca.server_file("localhost")
-        limits = {"per_second": 1000, "burst_count": 1000}
-        self.config: dict[str, Any] = {
-            "server_name": self.name,
-            "listeners": [
-                {"path": str(directory / "s"), "type": "http", "resources": [{"names": ["client", "federation"]}]},
-                {
-                    "port": self.port,
-                    "bind_addresses": ["127.0.0.1"],
-                    "type": "http",
-                    "tls": True,
-                    "resources": [{"names": ["federation"]}],
-                },
-            ],
-            "tls_certificate_path": str(self._certificate),
-            "tls_private_key_path": str(self._certificate),
-            "federation_custom_ca_list": [str(ca.ca_file)],
-            "ip_range_blacklist": [],
-            "rc_profile": limits,
-            # As it is deployed where strangers may come.
-            "allow_profile_lookup_over_federation": False,
-            **({} if whitelist is None else {"federation_domain_whitelist": whitelist}),
-        }
-        self.start(KEY)
-        self.token = self.homeserver.register(f"@encryption-gate:{self.name}", admin=True)
+    def __init__(self, python: str, directory: Path, address: str, ca: Authority, extra: dict[str, Any]) -> None:
+        self._python, self._directory = python, directory
+        # Profiles as they are kept where strangers may come.
+        common = {"allow_profile_lookup_over_federation": False, "rc_profile": UNLIMITED}
+        super().__init__(python, directory, address, ca, {**common, **extra})
+        self._config = json.loads((directory / "homeserver.yaml").read_text())
+        self._key_file = directory / "signing.key"
+        self._key_file.write_text(self._config["signing_key"] + "\n")
+        self.token = self.register(f"@encryption-gate:{self.name}", admin=True)
 
-    def start(self, key: str) -> None:
-        (self.directory / "signing.key").write_text(key + "\n")
-        self.homeserver = Homeserver(self._python, self.directory, {**self.config, "signing_key": key})
+    def start(self, key: str = "") -> None:
+        """Once it was stopped; a key that is given replaces the one it had, under the same name."""
+        config = {**self._config, "signing_key": key or self._config["signing_key"]}
+        path = self._directory / "homeserver.yaml"
+        path.write_text(json.dumps(config))
+        self._key_file.write_text(config["signing_key"] + "\n")
+        self._start(self._python, self._directory / "log", ["synapse.app.homeserver", "-c", str(path)])
 
-    def stop(self) -> None:
-        self.homeserver.stop()
+    @property
+    def other_key(self) -> str:
+        algorithm, version, _ = self._config["signing_key"].split()
+        return f"{algorithm} {version} {SEED}"
 
     def own(self, key: str = "") -> Own:
-        path = self.directory / "signing.key"
+        path = self._key_file
         if key:
-            path = self.directory / "other.key"
+            path = self._directory / "other.key"
             path.write_text(key + "\n")
 
         def ask() -> Synapse:
-            one = Synapse(str(self.directory / "s"), 20)
+            one = Synapse(self._socket, 20)
             one.token = self.token
             return one
 
@@ -102,10 +85,10 @@ def servers(
     directory = tmp_path_factory.mktemp("f")
     with contextlib.ExitStack() as stack:
         made = []
-        for name, whitelist in (("a", None), ("b", None), ("c", [])):
-            server = Server(python, directory / name, ca, whitelist)
-            stack.callback(server.stop)
-            made.append(server)
+        kinds: list[dict[str, Any]] = [{}, {}, {"federation_domain_whitelist": []}]
+        for number, extra in enumerate(kinds, start=2):
+            made.append(Server(python, directory / str(number), f"127.0.0.{number}", ca, extra))
+            stack.callback(made[-1].stop)
         yield made[0], made[1], made[2]
 
 
@@ -124,7 +107,13 @@ def test_two_open_servers_reach_each_other(servers: tuple[Server, Server, Server
     for one, other in (servers[:2], servers[1::-1]):
         row = ask(one.own(), ca, other.name)
         assert (row.outcome, row.state, row.step, row.cause) == ("reached", "ok", "backoff", "")
-        for sight in (f"at {other.name}", "Synapse 1.", "certificate until", "keys ed25519:a_test", "request accepted"):
+        for sight in (
+            f"at {other.name}",
+            "Synapse 1.",
+            "certificate until",
+            f"keys {other.key_id}",
+            "request accepted",
+        ):
             assert sight in row.seen
         assert row.seen.endswith("Synapse gets through")
 
@@ -156,29 +145,29 @@ def test_this_side_refuses(servers: tuple[Server, Server, Server], ca: Authority
 
 
 def test_a_key_on_disk_that_synapse_does_not_run_with(servers: tuple[Server, Server, Server], ca: Authority) -> None:
-    row = ask(servers[0].own(OTHER_KEY), ca, servers[1].name)
+    row = ask(servers[0].own(servers[0].other_key), ca, servers[1].name)
     assert (row.outcome, row.state, row.step) == ("failed", "FAIL", "request")
-    assert "Synapse runs with another key than ed25519:a_test" in row.cause
+    assert f"Synapse runs with another key than {servers[0].key_id}" in row.cause
 
 
 def test_a_key_replaced_behind_the_others_back(servers: tuple[Server, Server, Server], ca: Authority) -> None:
     one, other = servers[:2]
     assert ask(one.own(), ca, other.name).state == "ok"
     one.stop()
-    one.start(OTHER_KEY)
+    one.start(one.other_key)
     try:
         row = ask(one.own(), ca, other.name)
     finally:
         one.stop()
-        one.start(KEY)
+        one.start()
     assert (row.outcome, row.state, row.step) == ("failed", "FAIL", "request")
-    assert f"{other.name} remembers another key by the name of ed25519:a_test" in row.cause
+    assert f"{other.name} remembers another key by the name of {one.key_id}" in row.cause
     assert "back from a backup" in row.mend
 
 
 def test_our_keys_cannot_be_had(servers: tuple[Server, Server, Server], ca: Authority) -> None:
     own = servers[0].own()
-    nowhere = Own(f"localhost:{free_port()}", own.key, own.synapse)
+    nowhere = Own(nothing_there(), own.key, own.synapse)
     row = ask(nowhere, ca, servers[1].name)
     assert (row.outcome, row.state, row.step) == ("failed", "FAIL", "request")
     assert f"{servers[1].name} cannot get hold of our signing keys (401" in row.cause
@@ -195,11 +184,11 @@ def test_synapse_holds_back_after_an_outage(servers: tuple[Server, Server, Serve
         query = {"device_keys": {f"@x:{other.name}": []}, "timeout": 30000}
         path = f"/_synapse/admin/v1/federation/destinations/{other.name}"
         deadline = time.monotonic() + 60
-        while not one.homeserver.request("GET", path, token=one.token)[1].get("retry_last_ts"):
+        while not one.request("GET", path, token=one.token)[1].get("retry_last_ts"):
             assert time.monotonic() < deadline
-            one.homeserver.request("POST", "/_matrix/client/v3/keys/query", query, one.token)
+            one.request("POST", "/_matrix/client/v3/keys/query", query, one.token)
     finally:
-        other.start(KEY)
+        other.start()
     row = ask(one.own(), ca, other.name)
     assert (row.outcome, row.state, row.step) == ("reached", "warn", "backoff")
     assert f"sends {other.name} nothing until 20" in row.cause
@@ -236,9 +225,8 @@ def test_synapse_does_not_get_through_where_the_machine_does(
 ) -> None:
     """What is only wrong for Synapse is seen as well: here, a name that only the client's resolve map knows."""
     other = servers[1]
-    alias = f"127.0.0.1:{other.port}"
     own = servers[0].own()
-    pair = pairs.Pair(own, client(ca, {"b.invalid": alias}), Peer("b.invalid"))
+    pair = pairs.Pair(own, client(ca, {"b.invalid": other.name}), Peer("b.invalid"))
     with pytest.raises(Fault, match=r"This machine reaches b\.invalid, but Synapse does not \(it answers 502"):
         pair._synapse_reaches()
 
@@ -269,10 +257,6 @@ def site(answers: dict[str, Any], headers: dict[str, str] | None = None) -> Site
 
 WELL_KNOWN = {"/.well-known/matrix/server": {"m.server": "matrix.b.example:443"}}
 VERSION = {"/_matrix/federation/v1/version": {"server": {"name": "Synapse", "version": "1"}}}
-
-
-def nothing_there() -> str:
-    return f"127.0.0.1:{free_port()}"
 
 
 def both(address: str) -> dict[str, str]:
