@@ -207,7 +207,7 @@ rooms:
       type: list
       elements: str
     notes:
-      description: What could not be done, and why.
+      description: What could not be done, and why. Shown as warnings as well.
       type: list
       elements: str
   sample:
@@ -488,7 +488,7 @@ class Rooms(Acting):
             changes = rooms.changes(one, room, fresh, self.ids(), self.owner, self.domain)
             if self.apply(one, room, changes):
                 self.put_out(one, room)
-        self.list(one, one.listed, listed)
+        self.show_in_directory(one, one.listed, listed)
 
     def make(self, one: Declared) -> Room | None:
         """A new room with its alias, in one step; None in check mode."""
@@ -543,7 +543,7 @@ class Rooms(Acting):
         for user in removed:
             self.do(one, f"remove {user}, whose server is refused", self.put, actor, room.room_id, MEMBER, user, out)
 
-    def list(self, one: Declared, wanted: bool | None, listed: set[str]) -> None:
+    def show_in_directory(self, one: Declared, wanted: bool | None, listed: set[str]) -> None:
         """In the directory, or not."""
         room = self._found.get(one.alias)
         if wanted is None or wanted == (room is not None and room.room_id in listed):
@@ -620,7 +620,7 @@ class Rooms(Acting):
         if actor and not room.is_space and not self.told(room):
             self.do(one, "say that it is closed", self.tell, actor, room)
         self.apply(one, room, changes)
-        self.list(one, False, listed)
+        self.show_in_directory(one, False, listed)
         self.do(one, f"take away {self.alias(one)}", self.free, self.alias(one))
 
     def told(self, room: Room) -> bool:
@@ -642,6 +642,10 @@ class Rooms(Acting):
                 lines.append(f"#{one['alias']}:{self.domain} ({one['room_id'] or 'a new one'}):")
                 lines += [f"  - {step}" for step in one["done"]] + [f"  note: {note}" for note in one["notes"]]
         return "\n".join(lines)
+
+    def noted(self) -> list[tuple[str, str]]:
+        """What could not be done, and of which room."""
+        return [(alias, note) for alias, one in self.results.items() for note in one["notes"]]
 
     def result(self) -> dict[str, Any]:
         """What the module returns."""
@@ -680,6 +684,9 @@ def main() -> None:
         module.fail_json(msg=f"{error}{again}", **run.result())
     finally:
         run.log_out()
+        # Nobody looks into the result of a run that went well.
+        for alias, text in run.noted():
+            module.warn(f"#{alias}:{run.domain}: {text}")
     if run.objections:
         others = "The other rooms are as declared.\n" if len(run.results) > 1 else ""
         problems = [f"{alias}: {text}" for alias, text in run.objections.items()]

@@ -597,6 +597,9 @@ def test_as_a_playbook_runs_it(world: World, tmp_path: Path) -> None:
         assert words in done.stdout, done.stdout
         assert world.admin_token not in done.stdout + done.stderr
         assert "[WARNING]" not in done.stderr, done.stderr
+    done = play(tmp_path, world, [declared[0] | {"links": ["#federation:nowhere.invalid"]}, *declared[1:]])
+    assert "changed=0 " in done.stdout, done.stdout + done.stderr
+    assert "#federation:nowhere.invalid cannot be found now" in " ".join(done.stderr.split()), done.stderr
     before = world.events(world.at("accueil"))
     wrong = [declared[0] | {"name": "Autre"}, world.entry("b", name="B", parents=["nulle-part"]), world.entry("c")]
     done = play(tmp_path, world, wrong)
