@@ -17,6 +17,23 @@ from steady import Steady
 
 PROJECT = Path(__file__).parents[3]
 
+# Runs on the machine: the next step of a removal and no more, as if it had been interrupted there.
+ONE_STEP = """
+import sys
+from pathlib import Path
+sys.path.insert(0, "/root/removal")
+from ansible_collections.cae.matrix.plugins.module_utils.removal import Names, Removal
+slug, low = sys.argv[1], sys.argv[1].replace("-", "_")
+names = Names(slug, f"{slug}.test", f"matrix-{slug}", f"matrix-synapse@{slug}.service", f"matrix-{low}.slice",
+              f"matrix-{slug}", f"matrix_{low}", Path("/etc/matrix", slug), Path("/var/lib/matrix", slug),
+              Path("/var/backups/matrix", slug))
+removal = Removal(names)
+step = next(removal.pending(removal.losses()), None)
+if step:
+    step.do()
+    print(step.what)
+"""
+
 
 @pytest.fixture(scope="session")
 def both() -> dict[str, Instance]:
@@ -66,3 +83,17 @@ def begin(instance: Instance, *arguments: str, **variables: Any) -> Run:
 
 def play(instance: Instance, *arguments: str, **variables: Any) -> tuple[int, str]:
     return begin(instance, *arguments, **variables).finish()
+
+
+def bring_one_step(instance: Instance) -> None:
+    """Put what a removal is made of on the machine, outside of Ansible."""
+    target = "/root/removal/ansible_collections/cae/matrix/plugins/module_utils"
+    instance.run("mkdir", "-p", target)
+    for name in ("removal.py", "document_set.py"):
+        source = str(PROJECT / "plugins/module_utils" / name)
+        subprocess.run(["docker", "cp", source, f"{instance.container}:{target}/{name}"], check=True)
+
+
+def one_step(instance: Instance) -> str:
+    """What the next step of the removal was, or nothing when there is none."""
+    return instance.run("python3", "-c", ONE_STEP, instance.slug).strip()

@@ -14,8 +14,11 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import Api, Instance
-from neighbours import Run, begin, play, steady
+from neighbours import Run, begin, bring_one_step, one_step, play, steady
 from steady import Steady
+
+# Of a removal, each in a process of its own: nginx left, stopped, dumped, dropped, data moved.
+STEPS_ALONE = 6
 
 
 @pytest.fixture
@@ -92,14 +95,22 @@ def test_a_removal_nobody_confirmed(atelier: Instance, unseen: Steady) -> None:
     assert main_pid(atelier) == before
 
 
-def test_a_removal(atelier: Instance, nord: Instance, unseen: Steady) -> None:
+def test_a_removal_that_is_interrupted(atelier: Instance, nord: Instance, unseen: Steady) -> None:
     sent = secrets.token_hex(8)
     atelier.run(
         "sh", "-c", f"echo {sent} > /var/lib/matrix/atelier/media/sent && echo {sent} > /etc/matrix/atelier/proxy/note"
     )
+    bring_one_step(atelier)
+    for _ in range(STEPS_ALONE):
+        assert one_step(atelier)
+    # What is left is none to build upon.
+    status, said = play(atelier)
+    assert status != 0
+    assert "run with matrix_state: absent once more" in " ".join(said.split())
     absent = {"matrix_state": "absent", "matrix_removal_confirmed": atelier.domain}
     status, said = play(atelier, **absent)
     assert status == 0, said
+    assert one_step(atelier) == ""
     left = atelier.run(
         "find", "/etc", "/var/lib/matrix", "/run/matrix-synapse", "/var/log/nginx", "/var/www", "/usr/local",
         "-name", "*atelier*", "-not", "-name", "*atelier-nord*", "-not", "-name", "*atelier_nord*",
@@ -136,5 +147,17 @@ def test_both_at_once(atelier: Instance, nord: Instance) -> None:
     for instance in (atelier, nord):
         assert Api(instance).request("GET", "/_matrix/client/versions").status_code == 200
     status, said = play(atelier)
+    assert status == 0, said
+    assert "changed=0 " in said
+
+
+def test_a_removal_that_is_interrupted_after_each_step(atelier: Instance, unseen: Steady) -> None:
+    done = []
+    while step := one_step(atelier):
+        done.append(step)
+        assert len(done) < 30
+    assert done[-2:] == ["remove the owner marker", "close the record"]
+    assert len(set(done)) == len(done)
+    status, said = play(atelier, matrix_state="absent", matrix_removal_confirmed=atelier.domain)
     assert status == 0, said
     assert "changed=0 " in said
