@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import requests
 
@@ -49,6 +50,13 @@ MESSAGES = 200
 PARTITIONS = 10
 PARTITION_SECONDS = (60, 180)
 OUTAGE_SECONDS = 15 * 60
+
+
+def pairs(report: Path) -> dict[str, int]:
+    """How many pairs of the matrix have the promised outcome, by what Molecule's scenario reports."""
+    promised = ("test_people_of_two_servers_talk[", "test_nothing_passes_between_servers_that_may_not[")
+    cases = [case for case in ElementTree.parse(report).iter("testcase") if case.get("name", "").startswith(promised)]
+    return {"pairs": len(cases), "as_promised": sum(len(case) == 0 for case in cases)}
 
 
 class Federation:
