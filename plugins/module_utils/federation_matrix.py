@@ -16,6 +16,7 @@ from ansible_collections.cae.matrix.plugins.module_utils.federation_policy impor
 # More columns than that do not fit; gaps and counts say the same.
 COLUMNS = 12
 WIDTH = 110
+NOT_ASKED = "not asked"
 MARKS = {"ok": "ok", "warn": "ok!", "refused": "no", "gap": "GAP", "self": "-", "unasked": "."}
 LEGEND = {
     "ok": "reached",
@@ -98,7 +99,7 @@ def _pairs(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "from": source,
                 "to": peer["domain"],
                 "expected": peer["expected"],
-                "outcome": "not asked",
+                "outcome": NOT_ASKED,
                 "state": "FAIL",
                 "step": "",
                 "seen": "",
@@ -141,12 +142,19 @@ def table(found: Sequence[Mapping[str, Any]]) -> list[str]:
     names = list(dict.fromkeys([*sources, *(pair["to"] for pair in found)]))
     cells = {(pair["from"], pair["to"]): _kind(pair) for pair in found}
     lines += _matrix(sources, names, cells) if len(names) <= COLUMNS else _totals(sources, found)
+    silent = set()
     for pair in found:
-        if pair["cause"]:
-            mark = "GAP " if pair["state"] == "FAIL" else "warn"
-            head = f"{mark}  {pair['from']} -> {pair['to']}"
-            lines += ["", f"{head}  ({pair['step']})" if pair["step"] else head]
-            lines += _wrapped("cause", pair["cause"]) + _wrapped("mend", pair["mend"])
+        if not pair["cause"] or pair["from"] in silent:
+            continue
+        to = pair["to"]
+        if pair["outcome"] == NOT_ASKED:
+            # One cause for all of them.
+            silent.add(pair["from"])
+            to = "everybody"
+        mark = "GAP " if pair["state"] == "FAIL" else "warn"
+        head = f"{mark}  {pair['from']} -> {to}"
+        lines += ["", f"{head}  ({pair['step']})" if pair["step"] else head]
+        lines += _wrapped("cause", pair["cause"]) + _wrapped("mend", pair["mend"])
     return lines
 
 

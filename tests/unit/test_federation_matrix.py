@@ -144,8 +144,10 @@ def test_the_matrix() -> None:
     ],
 )
 def test_who_could_not_be_asked_has_its_row_all_the_same(more: dict[str, Any], cause: str) -> None:
-    report = federation_matrix([result("a.example", {"b.example": {}}, **more), result("b.example", {"a.example": {}})])
-    assert [pair["state"] for pair in report["pairs"]] == ["FAIL", "ok"]
+    peers: dict[str, dict[str, Any]] = {"b.example": {}, "c.example": {"expected": False}}
+    report = federation_matrix([result("a.example", peers, **more), result("b.example", {"a.example": {}})])
+    assert [pair["state"] for pair in report["pairs"]] == ["FAIL", "FAIL", "ok"]
+    assert [line for line in report["table"] if line.startswith("GAP ")] == ["GAP   a.example -> everybody"]
     assert cause in report["pairs"][0]["cause"]
     assert report["pairs"][0]["mend"]
     assert not report["ok"]
