@@ -109,8 +109,15 @@ def test_an_instance_name_that_is_no_slug(tmp_path: Path, slug: str) -> None:
     [
         ({"matrix_profile": "ouvert"}, "matrix_profile.*ouvert.*open, federation, internal"),
         ({"matrix_profile": "federation"}, "federation_members.*needs the list of members"),
-        ({"matrix_profile": "internal", "federation_denied_servers": ["x.test"]}, "federation_denied_servers.*internal"),
+        (
+            {"matrix_profile": "internal", "federation_denied_servers": ["x.test"]},
+            "federation_denied_servers.*empty it",
+        ),
         ({"federation_denied_servers": ["*.test"]}, "federation_denied_servers.*atelier.test.*own domain"),
+        (
+            {"synapse_extra_config": {"federation_domain_whitelist": ["x.test"]}},
+            "federation_domain_whitelist: matrix_profile",
+        ),
     ],
 )
 def test_a_profile_that_cannot_be(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
