@@ -331,6 +331,12 @@ def test_numbered_domains_and_shared_contacts_are_no_typing_errors(tmp_path: Pat
 def test_the_schema_takes_the_examples() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.validate(yaml.safe_load(GOOD), SCHEMA)
+    for page in ("docs/en/members.md", "docs/fr/membres.md"):
+        shown = (ROOT / page).read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
+        jsonschema.validate(yaml.safe_load(shown), SCHEMA)
+    example = ROOT / "inventories/example_federation_hub/federation_members.yml"
+    jsonschema.validate(yaml.safe_load(example.read_text(encoding="utf-8")), SCHEMA)
+    assert members.read_file(str(example))[1] == []
 
 
 def test_the_schema_names_the_same_keys_and_values() -> None:
