@@ -222,7 +222,10 @@ def read_before(path: Path) -> dict[str, Any]:
 
 
 def write(path: Path, text: str) -> None:
-    """Whole or not at all: somebody may be reading."""
+    """Whole or not at all: somebody may be reading. What is the same is left alone: caches know it by its date."""
+    with contextlib.suppress(OSError, ValueError):
+        if path.read_text(encoding="utf-8") == text:
+            return
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
@@ -235,11 +238,19 @@ def write(path: Path, text: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """C(arguments): the settings' file, with C(members), C(directory), C(language), C(space) and C(every)."""
+    """C(arguments): the settings' file.
+
+    In it, C(members) and C(style) are files that are served as they are, C(directory) is where everything is served
+    from; C(language), C(space) and C(every) are for the page.
+    """
     settings = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
-    published = json.loads(Path(settings["members"]).read_text(encoding="utf-8"))
+    signed = Path(settings["members"]).read_text(encoding="utf-8")
+    published = json.loads(signed)
     directory = Path(settings["directory"])
     members = published["members"]
+    # First of all: the list does not wait for servers that hang.
+    write(directory / "members.json", signed)
+    write(directory / "style.css", Path(settings["style"]).read_text(encoding="utf-8"))
     now = datetime.datetime.now(datetime.UTC)
     client = PublicClient(
         timeout=REQUEST_SECONDS, max_body=LARGEST_ANSWER, max_redirects=2, user_agent="cae.matrix directory"

@@ -266,20 +266,30 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
     assert (tmp_path / "index.html").stat().st_mode & 0o777 == 0o644
 
 
-def test_the_program_writes_the_page_and_the_state(tmp_path: Path) -> None:
-    published = {"schema": "cae.matrix/members/1", "name": "CAE", "hub": "hub.invalid"}
+def test_the_program_writes_what_is_served(tmp_path: Path) -> None:
+    published = {"schema": "cae.matrix/members/1", "name": "CAE", "hub": "hub.invalid", "signatures": {}}
     members = [member("hub.invalid", name="Pivot"), member("b.invalid", profile="internal")]
-    (tmp_path / "members.json").write_text(json.dumps({**published, "members": members}))
-    given = {"members": f"{tmp_path}/members.json", "directory": str(tmp_path), **SETTINGS}
-    (tmp_path / "directory.json").write_text(json.dumps(given))
-    ran = subprocess.run(
-        [sys.executable, STATE, tmp_path / "directory.json"], capture_output=True, text=True, timeout=60
-    )
+    signed = json.dumps({**published, "members": members}, indent=1)
+    served = tmp_path / "served"
+    served.mkdir()
+    (tmp_path / "members.json").write_text(signed)
+    (tmp_path / "page.css").write_text("p {}")
+    given = {"members": f"{tmp_path}/members.json", "style": f"{tmp_path}/page.css", "directory": str(served)}
+    (tmp_path / "directory.json").write_text(json.dumps(given | SETTINGS))
+    command = [sys.executable, str(STATE), f"{tmp_path}/directory.json"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("Pivot (hub.invalid): ")
-    state = json.loads((tmp_path / "state.json").read_text())
+    assert (served / "members.json").read_text() == signed
+    assert (served / "style.css").read_text() == "p {}"
+    state = json.loads((served / "state.json").read_text())
     assert [one["state"] for one in state["members"]] == ["silent", "internal"]
-    assert "<h1>CAE</h1>" in (tmp_path / "index.html").read_text()
+    assert "<h1>CAE</h1>" in (served / "index.html").read_text()
+    assert {path.name for path in served.iterdir()} == {"members.json", "style.css", "state.json", "index.html"}
+
+    before = (served / "members.json").stat().st_mtime_ns
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+    assert (served / "members.json").stat().st_mtime_ns == before
 
 
 # --- the page ---------------------------------------------------------------------------------------------------
