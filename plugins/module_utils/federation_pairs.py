@@ -255,10 +255,13 @@ class Pair:
                     f"{name} does not federate: no .well-known/matrix/server, and on port 8448: {error.cause}",
                     f"If it should, set matrix_profile for {name} and run its playbook; {NO_SRV}.",
                 ) from None
-            raise Fault(f"{missing.cause} Without it, port 8448 is tried: {error.cause}", missing.mend) from None
+            raise Fault(
+                f"{missing.cause} Without .well-known/matrix/server port 8448 is tried: {error.cause}", missing.mend
+            ) from None
         if absent:
             return Outcome(f"at {host}:8448, without .well-known")
-        return Outcome(f"at {host}:8448", missing.cause, missing.mend)
+        cause = f"{name} answers on port 8448, but its .well-known/matrix/server cannot be read: {missing.cause}"
+        return Outcome(f"at {host}:8448", cause, missing.mend)
 
     def _delegated(self, answer: Response) -> tuple[str, int | None]:
         if answer.status != 200:
@@ -373,8 +376,8 @@ class Pair:
         return Refused(
             REFUSED_THERE,
             f"{them} refuses us by its own policy ({said}).",
-            f"Run the playbook of {them} with a list that has {us}; if its profile or deny list leaves {us} out, ask"
-            " who keeps it.",
+            f"Run the playbook of {them}, if what it declares lets {us} in (its profile, its deny list, the list of"
+            " members); if it does not, ask who keeps it.",
         )
 
     def _distrusted(self, said: str) -> Fault:
@@ -409,8 +412,8 @@ class Pair:
             raise Refused(
                 REFUSED_HERE,
                 f"Our own policy keeps us from {them} ({error.rstrip('.')}).",
-                "Run the playbook here with a list that has it; or see matrix_profile, federation_denied_servers and"
-                " federation_allowed_servers.",
+                "Run the playbook here, if what is declared lets it in (matrix_profile, federation_denied_servers,"
+                " federation_allowed_servers, the list of members); if it does not, that is where to change it.",
             )
         if error.startswith(f"Federation denied with {self.own.domain}"):
             raise self._refused_there(f"403 {error}")
