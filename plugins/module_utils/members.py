@@ -648,7 +648,7 @@ def check_place(document: Mapping[str, Any], source: str, hub: str, own: Mapping
         document: the list.
         source: what to call it.
         hub: C(federation_hub), or nothing.
-        own: C(domain), C(hostname) and C(profile) of the instance.
+        own: C(domain) (empty, nobody in particular), C(hostname) and C(profile) of the instance.
 
     >>> check_place({"hub": "hub.example", "members": []}, "members.yml", "", {"domain": "a.test", "profile": "open"})
     []
@@ -661,7 +661,7 @@ def check_place(document: Mapping[str, Any], source: str, hub: str, own: Mapping
         )
     member = next((member for member in document["members"] if member["domain"] == own["domain"]), None)
     if member is None:
-        if own["profile"] != "federation":
+        if not own["domain"] or own["profile"] != "federation":
             return []
         near_one = next((m for m in document["members"] if one_slip(m["domain"], own["domain"])), None)
         meant = f" ({near_one['name']} is there with {near_one['domain']})" if near_one else ""

@@ -207,9 +207,7 @@ def read(params: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
             check_signature(document, public_key(key), source)
         document["source"] = "file"
     own = {name: params[name] for name in ("domain", "hostname", "profile")}
-    if params["hub"] or own["domain"]:
-        notes = [*notes, *check_place(document, source, params["hub"], own)]
-    return document, notes
+    return document, [*notes, *check_place(document, source, params["hub"], own)]
 
 
 def main() -> None:

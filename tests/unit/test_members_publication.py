@@ -481,6 +481,7 @@ def test_a_mistake_of_the_inventory_is_an_error_even_with_a_list_in_force(
 def test_who_is_no_member_may_read_the_list(place: Place) -> None:
     for profile in ("open", "internal"):
         assert place.ask(domain="b.example", profile=profile)["notes"] == []
+    assert place.ask(domain="")["list"]["hub"] == HUB
 
 
 def test_what_differs_from_ones_own_entry_is_noted(place: Place) -> None:
