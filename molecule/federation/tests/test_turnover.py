@@ -44,7 +44,7 @@ def run(work: Path, *hosts: str, changes: dict[str, Any] | None = None) -> Run:
 
 
 def without_jardin(work: Path, **more: Any) -> dict[str, Any]:
-    members = yaml.safe_load((SCENARIO / "members.yml").read_text())
+    members = yaml.safe_load((SCENARIO / "inventory/members.yml").read_text())
     members["members"] = [one for one in members["members"] if one["domain"] != SERVERS["jardin"].domain]
     path = work / "members.yml"
     path.write_text(yaml.safe_dump(members, allow_unicode=True))
