@@ -202,6 +202,7 @@ def page(members: Mapping[str, Any], state: Mapping[str, Any], settings: Mapping
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="robots" content="noindex">
 <title>{say("title", name=members["name"])}</title>
+<link rel="icon" href="data:,">
 <link rel="stylesheet" href="style.css">
 </head>
 <body>

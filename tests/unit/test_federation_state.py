@@ -352,7 +352,7 @@ def test_nothing_runs_and_nothing_of_others_is_loaded() -> None:
     logo = "data:image/svg+xml;base64,PHN2Zy8+"
     read = Reader(shown(Seen("answers"), member(logo=logo, contact="https://atelier.test/aide")))
     loaded = {(tag, value) for tag, name, value in read.attributes if name in ("src", "href") and tag != "a"}
-    assert loaded == {("link", "style.css"), ("img", logo)}
+    assert loaded == {("link", "style.css"), ("link", "data:,"), ("img", logo)}
     assert not {"script", "style", "iframe", "form", "object"} & set(read.tags)
     assert not [name for _, name, _ in read.attributes if name == "style" or name.startswith("on")]
 
