@@ -31,33 +31,35 @@ SERVERS, ROOMS, PEOPLE = 20, 20, 3
 
 # Who takes part: people in rooms that people from here are in or invited to; and who has invited somebody from here
 # into a room that this server is not in yet, of which it has no state. One row for each of a server's largest rooms.
+# Counted in windows: the planner knows nothing of these sets' sizes, and would join large ones row by row.
 _SHARED = """
 WITH members AS (
     SELECT room_id, state_key AS person, substring(state_key FROM position(':' IN state_key) + 1) AS server
     FROM current_state_events WHERE type = 'm.room.member' AND membership IN ('join', 'invite')
-), here AS (
-    SELECT room_id, count(*) AS local FROM members WHERE server = %(domain)s GROUP BY room_id
-), invited AS (
-    SELECT l.room_id, m.sender AS person, substring(m.sender FROM position(':' IN m.sender) + 1) AS server,
-           count(*) OVER (PARTITION BY l.room_id) AS local
+), counted AS (
+    SELECT room_id, person, server, count(*) FILTER (WHERE server = %(domain)s) OVER (PARTITION BY room_id) AS local
+    FROM members
+    UNION ALL
+    SELECT DISTINCT l.room_id, m.sender, substring(m.sender FROM position(':' IN m.sender) + 1),
+           count(*) OVER (PARTITION BY l.room_id)
     FROM local_current_membership l JOIN room_memberships m ON m.event_id = l.event_id
-    WHERE l.membership = 'invite' AND l.room_id NOT IN (SELECT room_id FROM here)
+    WHERE l.membership = 'invite' AND NOT EXISTS (SELECT FROM current_state_events c WHERE c.room_id = l.room_id)
 ), others AS (
-    SELECT m.room_id, m.person, m.server, h.local FROM members m JOIN here h ON h.room_id = m.room_id
-    WHERE m.server <> %(domain)s
-    UNION SELECT room_id, person, server, local FROM invited WHERE server <> %(domain)s
-), servers AS (
-    SELECT server, count(DISTINCT room_id) AS rooms, count(DISTINCT person) AS people FROM others GROUP BY server
+    SELECT room_id, person, server, local, (row_number() OVER (PARTITION BY person) = 1)::int AS once
+    FROM counted WHERE server <> %(domain)s AND local > 0
 ), shared AS (
-    SELECT server, room_id, max(local) AS local, count(*) AS people,
-           (array_agg(person ORDER BY person))[1:%(some)s] AS some,
-           row_number() OVER (PARTITION BY server ORDER BY max(local) DESC, room_id) AS place
+    SELECT server, room_id, max(local) AS local, count(*) AS people, sum(once) AS once,
+           (array_agg(person ORDER BY person))[1:%(some)s] AS some
     FROM others GROUP BY server, room_id
+), placed AS (
+    SELECT *, count(*) OVER (PARTITION BY server) AS rooms, sum(once) OVER (PARTITION BY server) AS everybody,
+           row_number() OVER (PARTITION BY server ORDER BY local DESC, room_id) AS place
+    FROM shared
 )
-SELECT s.server, s.rooms, s.people, r.room_id, COALESCE(t.name, t.canonical_alias, ''), r.local, r.people, r.some
-FROM servers s JOIN shared r ON r.server = s.server AND r.place <= %(rooms)s
-LEFT JOIN room_stats_state t ON t.room_id = r.room_id
-ORDER BY s.server, r.place
+SELECT p.server, p.rooms, p.everybody::int, p.room_id, COALESCE(t.name, t.canonical_alias, ''), p.local, p.people,
+       p.some
+FROM placed p LEFT JOIN room_stats_state t ON t.room_id = p.room_id
+WHERE p.place <= %(rooms)s ORDER BY p.server, p.place
 """
 
 

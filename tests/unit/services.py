@@ -41,7 +41,7 @@ def running(command: list[str], log: Path, **options: Any) -> Iterator[subproces
 @contextlib.contextmanager
 def postgresql() -> Iterator[Path]:
     """A PostgreSQL with a superuser C(synapse); the directory of its socket, which nobody else can enter."""
-    postgres, initdb = program("postgres", "postgresql"), program("initdb", "postgresql")
+    postgres, initdb, ready = (program(name, "postgresql") for name in ("postgres", "initdb", "pg_isready"))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         place = Path(name)
         if NOBODY:
@@ -58,5 +58,7 @@ def postgresql() -> Iterator[Path]:
         assert done.returncode == 0, done.stderr
         command = [postgres, *cluster, "-k", name, "-c", "listen_addresses=", "-c", "fsync=off"]
         with running(command, place / "postgres.log", cwd=place, **NOBODY):
-            eventually((place / ".s.PGSQL.5432").exists, "PostgreSQL is up", 30)
+            # Its socket is there before it answers.
+            asked = [ready, "--quiet", "--host", name]
+            eventually(lambda: not subprocess.run(asked, check=False).returncode, "PostgreSQL is up", 30)
             yield place
