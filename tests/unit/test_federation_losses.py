@@ -16,7 +16,10 @@ import pytest
 from ansible_collections.cae.matrix.plugins.module_utils import federation_losses as losses
 from ansible_collections.cae.matrix.plugins.module_utils.federation_policy import policy
 from ansible_collections.cae.matrix.plugins.modules import federation_losses as module
+from ansible_collections.cae.matrix.tests.unit.federating_servers import FederatingServer
 from ansible_collections.cae.matrix.tests.unit.homeserver import IMPORTS, Homeserver
+from ansible_collections.cae.matrix.tests.unit.opt_in_server import eventually
+from ansible_collections.cae.matrix.tests.unit.public_server import Authority
 from ansible_collections.cae.matrix.tests.unit.services import postgresql
 
 HERE, CLIENT, MEMBER = "coop.example", "client.example", "member.example"
@@ -57,6 +60,13 @@ with psycopg2.connect(**arguments) as connection, connection.cursor() as cursor:
         cursor.execute("INSERT INTO current_state_events (event_id, room_id, type, state_key, membership) "
                        "VALUES (%s, %s, 'm.room.member', %s, %s)", (event, room, person, membership))
 """
+DATABASE = """
+import json, sys
+import psycopg2
+connection = psycopg2.connect(**json.load(sys.stdin))
+connection.autocommit = True
+connection.cursor().execute("CREATE DATABASE federated TEMPLATE template0")
+"""
 INVITATION = """
 import json, sys
 import psycopg2
@@ -81,12 +91,12 @@ def with_psycopg2(python: str, script: str, given: Any) -> str:
 class Tables:
     """The database of a Synapse with two people, and with others who would have come over federation."""
 
-    def __init__(self, python: str, connection: dict[str, Any]) -> None:
-        self.python, self.connection = python, connection
+    def __init__(self, python: str, connection: dict[str, Any], domain: str = HERE) -> None:
+        self.python, self.connection, self.domain = python, connection, domain
         self.rooms: dict[str, str] = {}
 
     def read(self, before: dict[str, Any], after: dict[str, Any], accepted: tuple[str, ...] = ()) -> dict[str, Any]:
-        given = [self.connection, HERE, before, after, accepted]
+        given = [self.connection, self.domain, before, after, accepted]
         result: dict[str, Any] = json.loads(with_psycopg2(self.python, READ, given))
         return result
 
@@ -257,6 +267,44 @@ def test_nobody_is_asked_where_nothing_can_be_lost(
 def test_names_of_others_are_not_offered_to_a_shell() -> None:
     said = losses.message([losses.Loss("a.test'; reboot; '", 1, 1)], "open", "internal")
     assert said.endswith("""-e '{"federation_accepted_losses": ["*"]}'""")
+
+
+def test_people_who_came_over_federation_count(
+    python: str, place: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = tmp_path_factory.mktemp("f")
+    authority = Authority(directory)
+    with_psycopg2(python, DATABASE, {"host": str(place), "user": "synapse", "dbname": "postgres"})
+    connection = {"host": str(place), "user": "synapse", "dbname": "federated"}
+    extra = {"database": {"name": "psycopg2", "args": connection}}
+    here = FederatingServer(python, directory / "h", "127.0.0.2", authority, extra)
+    try:
+        there = FederatingServer(python, directory / "t", "127.0.0.3", authority)
+        try:
+            ann, bob, jo = here.person("ann"), here.person("bob"), there.person("jo")
+            tables = Tables(python, connection, here.name)
+            assert tables.lost(OPEN, INTERNAL) == []
+
+            theirs = ann.make({"name": "Chantier", "preset": "private_chat", "invite": [jo.user_id]})
+            assert tables.lost(OPEN, INTERNAL) == [there.name]
+            jo.join(theirs)
+            ours = jo.make({"name": "Devis", "preset": "private_chat", "invite": [bob.user_id]})
+            # The invitation is all that is known here of that room.
+            (loss,) = tables.read(OPEN, INTERNAL)["found"]
+            assert (loss["server"], loss["rooms"], loss["people"]) == (there.name, 2, 1)
+            listed = {room["room_id"]: room for room in loss["listed"]}
+            assert listed[theirs]["name"] == "Chantier"
+            assert all((room["local_people"], room["some"]) == (1, [jo.user_id]) for room in listed.values())
+            assert set(listed) == {theirs, ours}
+
+            assert bob.ask("POST", f"/rooms/{ours}/leave", {})[0] == 200
+            assert [room["room_id"] for room in tables.read(OPEN, INTERNAL)["found"][0]["listed"]] == [theirs]
+            assert ann.ask("POST", f"/rooms/{theirs}/leave", {})[0] == 200
+            eventually(lambda: tables.lost(OPEN, INTERNAL) == [], "nobody shares anything any more", 30)
+        finally:
+            there.stop()
+    finally:
+        here.stop()
 
 
 # -- the module ------------------------------------------------------------------------------------------------------
