@@ -28,7 +28,7 @@ names = Names(slug, f"{slug}.test", f"matrix-{slug}", f"matrix-synapse@{slug}.se
               f"matrix-{slug}", f"matrix_{low}", Path("/etc/matrix", slug), Path("/var/lib/matrix", slug),
               Path("/var/backups/matrix", slug))
 removal = Removal(names)
-step = next(removal.pending(removal.losses()), None)
+step = next(removal.pending(removal.losses()), None) if removal.there() else None
 if step:
     step.do()
     print(step.what)
