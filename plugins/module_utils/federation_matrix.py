@@ -89,8 +89,10 @@ def _pairs(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     source, found = str(result["domain"]), result.get("found") or {}
     rows = found.get("rows")
     error = str(result.get("failure") or found.get("msg") or "it was not asked: the output of the playbook says why")
+    mend = "Mend that, and see that the instance is up; then look again."
     if found.get("unreachable"):
         error = f"its machine cannot be reached: {error}"
+        mend = "Check ansible_host, SSH and its keys; then look again."
     asked = {row["domain"]: row for row in rows or []}
     for peer in result["peers"]:
         row = asked.get(peer["domain"])
@@ -104,7 +106,7 @@ def _pairs(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "step": "",
                 "seen": "",
                 "cause": f"{source} could not be asked: {error}",
-                "mend": "Check ansible_host, SSH and its keys, and that the instance is up; then look again.",
+                "mend": mend,
             }
         else:
             told = ("expected", "outcome", "state", "step", "seen", "cause", "mend")

@@ -256,7 +256,8 @@ class Pair:
                     f"If it should, set matrix_profile for {name} and run its playbook; {NO_SRV}.",
                 ) from None
             raise Fault(
-                f"{missing.cause} Without .well-known/matrix/server port 8448 is tried: {error.cause}", missing.mend
+                f"{missing.cause} Without .well-known/matrix/server port 8448 is tried: {error.cause}",
+                " Or: ".join(dict.fromkeys((missing.mend, MENDS.get(error.kind, error.mend)))),
             ) from None
         if absent:
             return Outcome(f"at {host}:8448, without .well-known")
@@ -387,7 +388,8 @@ class Pair:
             return Fault(
                 f"{them} refuses our signature, rightly: Synapse runs with another key than {self.own.key.key_id} of"
                 " secrets/signing.key.",
-                "Put the key back that it started with (a backup has it), or restart Synapse if the new one is meant.",
+                "Put the key back that it started with (a backup has it). If the new one is meant, give it a new name"
+                " (the second word in that file) before Synapse is restarted.",
             )
         if "signature" in said.lower() and "key" in said.lower():
             return Fault(
