@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import time
 
 from testinfra.host import Host
@@ -47,3 +50,23 @@ def test_a_renewal_reaches_people(host: Host) -> None:
         time.sleep(0.2)
     assert after != before
     assert host.check_output("systemctl show -p MainPID --value nginx") == master, "nginx was restarted, not reloaded"
+
+
+def test_a_removal_takes_the_certificate_along(host: Host) -> None:
+    """The last of the tests: afterwards there is nothing to look at."""
+    ephemeral = os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]
+    variables = {"matrix_state": "absent", "matrix_removal_confirmed": "atelier.test"}
+    done = subprocess.run(
+        ["ansible-playbook", "-i", f"{ephemeral}/inventory", "playbooks/cooperative.yml", "-e", json.dumps(variables)],
+        cwd=os.environ["MOLECULE_PROJECT_DIRECTORY"],
+        env=os.environ | {"ANSIBLE_CONFIG": f"{ephemeral}/ansible.cfg"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (
+        host.run("find /etc/letsencrypt /usr/local/share /etc/ssl/certs /var/www -name '*matrix-atelier*'").stdout == ""
+    )
+    assert not host.run("grep -c Pebble /etc/ssl/certs/ca-certificates.crt").stdout.strip().strip("0")
+    assert host.service("nginx").is_running

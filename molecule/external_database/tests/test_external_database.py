@@ -14,7 +14,7 @@ import pytest
 from conftest import EPHEMERAL, Api, Instance, Person
 
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
-PASSWORD = "mot:de\\passe \"d'essai\""
+PASSWORD = 'mot:de\\passe "d\'essai"'
 
 
 def ask_the_server(instance: Instance, query: str) -> str:
@@ -96,3 +96,19 @@ def test_what_is_wrong_is_named_and_nothing_changes(instance: Instance, variable
     assert "changed=0 " in said, said
     assert value not in said or variable != "postgresql_password", said
     assert instance.run("find", "/etc/matrix", "/var/lib/matrix", "-printf", "%p %m %T@\\n") == before
+
+
+def test_a_removal_leaves_the_database_to_its_owner(instance: Instance) -> None:
+    """The last of the tests. The machine's pg_dump is older than the server, so there is no dump either."""
+    known = ask_the_server(instance, "SELECT count(*) FROM users")
+    command = ["ansible-playbook", "-i", str(EPHEMERAL / "inventory"), str(PROJECT / "playbooks/cooperative.yml"), "-e"]
+    command.append(json.dumps({"matrix_state": "absent", "matrix_removal_confirmed": instance.domain}))
+    environment: dict[str, Any] = {**os.environ, "ANSIBLE_CONFIG": str(EPHEMERAL / "ansible.cfg")}
+    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+    said = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 0, said
+    assert "could not be dumped, and is left as it is" in said
+    assert "server version mismatch" in said
+    assert ask_the_server(instance, "SELECT count(*) FROM users") == known
+    left = ["find", "/etc/matrix", "/var/lib/matrix", "-mindepth", "1"]
+    assert instance.run(*left) == ""
