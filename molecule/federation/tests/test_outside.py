@@ -96,7 +96,8 @@ def test_each_gap_is_told_with_its_cause(tmp_path: Path) -> None:
     asked = {way for way in WAYS if way in MAY or way[0] == OUTSIDER}
     wanted = {way: "expired" for way in asked if way[1] == "jardin"}
     wanted |= {way: "within" for way in asked if set(way) == {OUTSIDER, "atelier"}}
-    wanted |= {way: "key" for way in asked if way[0] == "fabrique"}
+    # A certificate is looked at before anything is asked with a key.
+    wanted |= {way: "key" for way in asked - set(wanted) if way[0] == "fabrique"}
     assert set(gaps) == set(wanted), done.output
     assert [(way, gaps[way]) for way, word in wanted.items() if word not in gaps[way]] == []
 
