@@ -32,7 +32,7 @@ _value:
   description:
     - C(pairs), one entry for each direction that was to be asked, with C(from), C(to), and what the module says of it.
     - C(counts), how many were reached (C(ok), C(warn)), C(refused) as declared, or are a C(gap).
-    - C(ok), whether there is no gap.
+    - C(ok), whether there is no gap; C(gaps), for each server that has some, the other ends.
     - C(table), the same as lines for a terminal.
   type: dict
 """
@@ -40,7 +40,7 @@ _value:
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.cae.matrix.plugins.module_utils.federation_matrix import counts, pairs, table
+from ansible_collections.cae.matrix.plugins.module_utils.federation_matrix import counts, gaps, pairs, table
 from ansible_collections.cae.matrix.plugins.module_utils.registration import plain
 
 
@@ -48,7 +48,7 @@ def federation_matrix(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """See DOCUMENTATION."""
     found = pairs(plain(results))
     number = counts(found)
-    return {"pairs": found, "counts": number, "ok": number["gap"] == 0, "table": table(found)}
+    return {"pairs": found, "counts": number, "ok": number["gap"] == 0, "gaps": gaps(found), "table": table(found)}
 
 
 class FilterModule:

@@ -122,6 +122,19 @@ def counts(found: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return {kind: sum(_kind(pair) == kind for pair in found) for kind in ("ok", "warn", "refused", "gap")}
 
 
+def gaps(found: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """For each server that has gaps, where to.
+
+    >>> gaps([{"from": "a.example", "to": "b.example", "state": "FAIL"}])
+    {'a.example': ['b.example']}
+    """
+    by_source: dict[str, list[str]] = {}
+    for pair in found:
+        if pair["state"] == "FAIL":
+            by_source.setdefault(pair["from"], []).append(pair["to"])
+    return by_source
+
+
 def _kind(pair: Mapping[str, Any]) -> str:
     if pair["state"] == "FAIL":
         return "gap"

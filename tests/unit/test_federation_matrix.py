@@ -114,6 +114,7 @@ def test_the_matrix() -> None:
     )
     assert report["counts"] == {"ok": 1, "warn": 1, "refused": 1, "gap": 1}
     assert report["ok"] is False
+    assert report["gaps"] == {"b.example": ["a.example"]}
     assert report["table"] == [
         "Who reaches whom: 4 asked, 2 reached, 1 refused as declared, 1 not as it should be",
         "",
@@ -174,5 +175,6 @@ def test_nobody_to_ask() -> None:
         "pairs": [],
         "counts": {"ok": 0, "warn": 0, "refused": 0, "gap": 0},
         "ok": True,
+        "gaps": {},
         "table": ["Who reaches whom: nobody to ask."],
     }
