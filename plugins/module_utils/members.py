@@ -540,10 +540,10 @@ def _leads_to(entry: _Entry, other: _Entry) -> str:
     """What of C(entry) belongs to C(other), in words."""
     if _letters(entry.label) == _letters(other.label):
         return f'"{entry.label}" and "{other.label}" are one name'
-    theirs, own = other.member["domain"], entry.member["domain"]
+    theirs = other.member["domain"]
     hosts = (("hostname", entry.member["hostname"]), ("contact", contact_host(entry.member["contact"])))
     for key, host in hosts:
-        if host and _under(host, theirs) and not _under(host, own):
+        if host and _under(host, theirs):
             return f"the {key} of {entry.label}, {entry.member[key]}, is at {theirs}"
     return ""
 

@@ -127,6 +127,7 @@ def test_examples_are_true() -> None:
             'hostname: "atelier.example" is the domain of Atelier (members.yml:8)',
         ),
         (["name: B", "domain: https://b.example"], 'members.yml:18: B: domain: "https://b.example" has a scheme'),
+        (["name: B", "domain:\n      b/c"], 'members.yml:18: B: domain: "b/c" has a path'),
         (["name: B", "domain: b"], 'members.yml:18: B: domain: "b" is no domain name'),
         (["name: B", "domain: b.example", "hostname: B.example"], 'members.yml:19: B: hostname: "B.example" has cap'),
         (["name: B", "domain: b.example", "profile: closed"], 'members.yml:19: B: profile: "closed" is unknown; one'),
