@@ -5,7 +5,7 @@
 Three machines with five cooperatives, brought up by the playbook. Two of them keep Synapse's own retry settings, which
 their inventory gives them. First messages cross from one machine to another while nothing else happens. Then, at the
 same time: machines one and two are kept apart once, for long, and machine three from each of them several times, for
-one to three minutes. People on both sides talk throughout.
+one to three minutes. People on both sides talk throughout. Last, machine two refuses everybody, for long.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ MESSAGES = 200
 PARTITIONS = 10
 PARTITION_SECONDS = (60, 180)
 OUTAGE_SECONDS = 15 * 60
+
+Trouble = contextlib.AbstractContextManager[None]
 
 
 def pairs(report: Path) -> dict[str, int]:
@@ -156,9 +158,19 @@ class Federation:
         token = ask("POST", "/_matrix/client/v3/login", login)["access_token"]
         return Side(f"@support:{name}.test", ask)
 
-    def apart(self, one: str, other: str) -> contextlib.AbstractContextManager[None]:
+    def apart(self, one: str, other: str) -> Trouble:
         ends = [(self.containers[machine], self.addresses[machine]) for machine in (one, other)]
         return partition(ends[0], ends[1])
+
+    @contextlib.contextmanager
+    def refusing(self, machine: str) -> Iterator[None]:
+        """Nobody answers on the machine; who comes is told so at once."""
+        container = self.containers[machine]
+        try:
+            subprocess.run(["docker", "exec", container, "systemctl", "stop", "nginx.service"], check=True)
+            yield
+        finally:
+            subprocess.run(["docker", "exec", container, "systemctl", "start", "nginx.service"], check=True)
 
     # --- figures ------------------------------------------------------------------------------------------------
 
@@ -183,14 +195,13 @@ class Federation:
             "problems": problems,
         }
 
-    def _talk_apart(self, talks: list[Conversation], machines: tuple[str, str], seconds: float, every: float) -> float:
-        """A partition with talk on both sides throughout; when it healed."""
-        with self.apart(*machines):
+    def _talk(self, trouble: Trouble, speakers: list[tuple[Conversation, Side]], seconds: float, every: float) -> float:
+        """Talk while something is wrong; when it was mended."""
+        with trouble:
             end = time.monotonic() + seconds
             while time.monotonic() < end:
-                for talk in talks:
-                    for side in talk.sides:
-                        talk.say(side)
+                for talk, side in speakers:
+                    talk.say(side)
                 time.sleep(min(every, max(0, end - time.monotonic())))
         return time.monotonic()
 
@@ -201,7 +212,8 @@ class Federation:
         found: list[dict[str, Any]] = []
         for length in lengths:
             before = sum(len(side.sent) for side in talk.sides)
-            healed = self._talk_apart([talk], (machine, "three"), length, every=3)
+            speakers = [(talk, side) for side in talk.sides]
+            healed = self._talk(self.apart(machine, "three"), speakers, length, every=3)
             delay = self._arrived(talk, healed)
             sent = sum(len(side.sent) for side in talk.sides) - before
             found.append({"seconds": round(length), "messages": sent, "all_there_after_s": delay})
@@ -224,12 +236,15 @@ class Federation:
             return None
         return round(max(0.0, max(when for side in talk.sides for _, when in side.shown) - healed), 1)
 
-    def outage(self, seconds: float = OUTAGE_SECONDS) -> dict[str, Any]:
-        """Machines one and two apart for long: one pair of servers with our settings, one with Synapse's own."""
+    def outage(self, trouble: Trouble, both: bool, seconds: float = OUTAGE_SECONDS) -> dict[str, Any]:
+        """Between machines one and two, for long: a pair of servers with our settings, and one with Synapse's own."""
         pairs = {"shipped": ("atelier", "jardin"), "synapse": OWN_RETRIES}
         talks = {kind: Conversation([self.person(name) for name in pair], "Panne") for kind, pair in pairs.items()}
-        healed = self._talk_apart(list(talks.values()), ("one", "two"), seconds, every=10)
-        self.say(f"one and two have been apart for {seconds:.0f} s")
+        speakers = [(talk, side) for talk in talks.values() for side in talk.sides[: 2 if both else 1]]
+        for talk, side in speakers:
+            talk.say(side)
+        eventually(lambda: all(talk.missing() == 0 for talk in talks.values()))
+        healed = self._talk(trouble, speakers, seconds, every=10)
         with concurrent.futures.ThreadPoolExecutor() as pool:
             waiting = {kind: pool.submit(self._arrived, talk, healed) for kind, talk in talks.items()}
             delays = {kind: one.result() for kind, one in waiting.items()}
@@ -249,10 +264,12 @@ class Federation:
             chance = random.Random(SEED)
             lengths = [chance.uniform(*PARTITION_SECONDS) for _ in range(PARTITIONS)]
             with concurrent.futures.ThreadPoolExecutor() as pool:
-                outage = pool.submit(self.outage)
+                silent = pool.submit(self.outage, self.apart("one", "two"), both=True)
                 halves = [
                     pool.submit(self.partitions, instance, lengths[number::2])
                     for number, instance in enumerate(("atelier", "jardin"))
                 ]
                 partitions = [each for half in halves for each in half.result()]
-                return {"latency": latency, "seed": SEED, "partitions": partitions, "outage": outage.result()}
+            # Who is on a machine without its web server cannot speak either.
+            outages = {"silence": silent.result(), "refusals": self.outage(self.refusing("two"), both=False)}
+            return {"latency": latency, "seed": SEED, "partitions": partitions, "outages": outages}

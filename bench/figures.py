@@ -376,9 +376,7 @@ class Bench:
         subprocess.run([str(ROOT / "tests/molecule-run"), "2.19", "federation"], capture_output=True, check=False)
         matrix = pairs(ROOT / ".cache/reports/molecule-2.19-federation.xml")
         wrong = [problem for each in found["partitions"] for problem in each.get("problems", [])]
-        outage = found["outage"]
-        delay = outage["shipped"]["all_there_after_s"]
-        return [
+        figures = [
             Figure("pairs without the promised outcome", matrix["pairs"] - matrix["as_promised"], 0, "", matrix),
             Figure(
                 "from send to another server's /sync, p95", found["latency"]["p95_ms"], 1000, "ms", found["latency"]
@@ -390,14 +388,12 @@ class Bench:
                 "",
                 {"seed": found["seed"], "partitions": found["partitions"]},
             ),
-            Figure(
-                f"from healing until all have arrived, after {outage['seconds'] / 60:g} minutes",
-                servers.patience if delay is None else delay,
-                120,
-                "s",
-                outage,
-            ),
         ]
+        for kind, outage in found["outages"].items():
+            delay = outage["shipped"]["all_there_after_s"]
+            what = f"until all have arrived, after {outage['seconds'] / 60:g} minutes of {kind}"
+            figures.append(Figure(what, servers.patience if delay is None else delay, 120, "s", outage))
+        return figures
 
     def lint(self) -> list[Figure]:
         arguments = [str(BIN / "ansible-lint"), "--offline", "--profile", "production", "--format", "json"]
