@@ -194,8 +194,7 @@ def test_it_holds_nothing_but_words(made: dict[str, Made]) -> None:
         assert one.page.tags <= {
             *("html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "ul", "li", "a", "strong", "code"),
         }, name
-        links = [link for link in one.page.links if not link.startswith("mailto:")]
-        assert all(link.startswith("https://chat.a.example/") for link in links), (name, links)
+        assert [link for link in one.page.links if not link.startswith("mailto:")] == [], name
     # As it was written, and not calculated.
     assert HOSTILE in made["federation"].page.text
     assert HOSTILE in made["hostile"].page.text
