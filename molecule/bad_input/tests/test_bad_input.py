@@ -124,6 +124,48 @@ def test_a_profile_that_cannot_be(tmp_path: Path, changes: dict[str, Any], words
     refused(tmp_path, words, {"atelier": changes})
 
 
+HUB = {"name": "Fédération", "domain": "federation.test"}
+OWN = {"name": "Atelier", "domain": "atelier.test"}
+OTHER = {"name": "Fabrique", "domain": "fabrique.test"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "variables", "words"),
+    [
+        ({"members": [HUB, OWN, OTHER, OTHER]}, {}, r"list\.json:1: Fabrique: domain: .* is also that of Fabrique"),
+        (
+            {"members": [HUB, OWN, {"name": "ATELIER !", "domain": "atleier.test"}]},
+            {},
+            r"ATELIER !: domain: \"atleier\.test\" differs by one typing error from atelier\.test of Atelier",
+        ),
+        ({"hub": "moyeu.test"}, {}, r"list\.json:1: hub: \"moyeu\.test\" is not among the members"),
+        ({"members": [HUB, OTHER]}, {}, r"federation_members: atelier\.test is not in .*list\.json"),
+        ({"members": [HUB, {**OWN, "profil": "open"}]}, {}, r"Atelier: profil: is unknown; known are name, domain"),
+        ({}, {"federation_hub": "inconnu.test"}, r"federation_hub: \"inconnu\.test\" is unknown to"),
+        ({}, {"federation_members": "nulle-part.yml"}, r"federation_members: .*nulle-part\.yml.* cannot be read"),
+        ({}, {"federation_members": "https://federation.test/members.json"}, "federation_members_key: is missing"),
+        (
+            {"issued": "2026-11-22T10:00:00Z", "signatures": {"federation.test": {"ed25519:a": "A" * 86}}},
+            {"federation_members_key": "0d8iZNUPx0xNFv9ndPVwLFzZQ5ZoFrgRzU8wPzYyyPg"},
+            "was signed by federation.test with another key",
+        ),
+    ],
+)
+def test_a_list_of_members_that_is_wrong(
+    tmp_path: Path, changes: dict[str, Any], variables: dict[str, Any], words: str
+) -> None:
+    given = {
+        "schema": "cae.matrix/members/1",
+        "name": "Fédération des CAE",
+        "hub": "federation.test",
+        "members": [HUB, OWN, OTHER],
+        **changes,
+    }
+    (tmp_path / "list.json").write_text(json.dumps(given, ensure_ascii=False), encoding="utf-8")
+    variables = {"matrix_profile": "federation", "federation_members": "list.json", **variables}
+    refused(tmp_path, words, {"atelier": variables})
+
+
 @pytest.fixture
 def another_distribution() -> Iterator[None]:
     original = inside("cat", "/usr/lib/os-release")
