@@ -69,7 +69,7 @@ EXAMPLES = r"""
 RETURN = r"""
 losses:
   description: The servers that go out of reach and that people from here share rooms with, those that are not
-    acknowledged first. At most 500, where C(lost_servers) counts all of them.
+    acknowledged first. At most 100, where C(lost_servers) counts all of them.
   returned: always, but for a failure to look
   type: list
   elements: dict
@@ -104,7 +104,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.cae.matrix.plugins.module_utils import federation_losses as losses
 
-_LISTED = 500
+_LISTED = 100
 
 
 def look(module: AnsibleModule) -> tuple[str, list[losses.Loss]]:
