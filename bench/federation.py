@@ -176,7 +176,7 @@ class Federation:
 
     def latency(self, messages: int = MESSAGES) -> dict[str, Any]:
         """From the moment a client sends until the other's /sync shows it: taking turns, in both directions."""
-        talk = Conversation([self.person("atelier"), self.person("jardin")], "Sans attendre")
+        talk = Conversation([self.person("atelier"), self.person("verger")], "Sans attendre")
         took: list[float] = []
         for number in range(messages + 10):
             speaker, listener = talk.sides if number % 2 == 0 else talk.sides[::-1]
