@@ -257,7 +257,8 @@ class Pair:
                 ) from None
             raise Fault(
                 f"{missing.cause} Without .well-known/matrix/server port 8448 is tried: {error.cause}",
-                " Or: ".join(dict.fromkeys((missing.mend, MENDS.get(error.kind, error.mend)))),
+                # That nothing listens there is how it should be.
+                " Or: ".join([missing.mend, *([error.mend] if error.kind.startswith("tls") else [])]),
             ) from None
         if absent:
             return Outcome(f"at {host}:8448, without .well-known")
