@@ -544,6 +544,11 @@ class Removal:
                 target = path if path.suffix == ".removed" else path.with_name(f"{path.name}.removed")
                 os.rename(path, target)
                 kept.append(target)
+            # Debian's program forgets what is gone only when it forgets everything for a moment (--fresh).
+            linked = {path.name.removesuffix(".crt.removed") + ".pem" for path in kept}
+            for link in self.names.etc("ssl", "certs").iterdir():
+                if link.is_symlink() and (link.name in linked or os.readlink(link) in linked):
+                    link.unlink()
             run("update-ca-certificates")
             for path in kept:
                 move(path, self.archive / "ca-certificates" / path.name.removesuffix(".removed"))
