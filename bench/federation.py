@@ -13,6 +13,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import json
+import os
 import random
 import socket
 import statistics
@@ -193,6 +194,8 @@ class Federation:
             "p95_ms": round(statistics.quantiles(counted, n=20)[-1]),
             "most_ms": round(counted[-1]),
             "problems": problems,
+            # Of the whole machine: what else went on.
+            "load": round(os.getloadavg()[0], 1),
         }
 
     def _talk(self, trouble: Trouble, speakers: list[tuple[Conversation, Side]], seconds: float, every: float) -> float:
