@@ -137,8 +137,8 @@ class Server:
     def remove_room(self, room: str) -> None:
         """One of the mends: gone, from the database too.
 
-        A removal that comes while Synapse launches another waits for its scheduler's next round, a minute later; and one
-        that meets tables which are still being filled fails, and succeeds when it is asked for again.
+        A removal that comes while Synapse launches another waits for its scheduler's next round, a minute later; and
+        one that meets tables which are still being filled fails, and succeeds when it is asked for again.
         """
         path = f"/_synapse/admin/v2/rooms/{urllib.parse.quote(room, safe='')}"
         deadline = time.monotonic() + 180
