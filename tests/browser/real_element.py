@@ -21,7 +21,7 @@ from conftest import Instance, Visit, open_page
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
-PATIENCE = 60_000
+PATIENCE = 90_000
 CLIENT = "/_matrix/client/v3"
 COMPOSER = ".mx_BasicMessageComposer_input, .mx_WysiwygComposer_Editor_content"
 
