@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import secrets
 from urllib.parse import quote
 
 import pytest
@@ -26,13 +27,13 @@ def test_people_of_two_servers_talk(people: dict[str, Person], one: str, other: 
 def test_nothing_passes_between_servers_that_may_not(people: dict[str, Person], one: str, other: str) -> None:
     """Neither an invitation nor a person who wants to come in; of the room, nothing is known there."""
     before = people[other].invitations()
-    body = {"name": "Entre nous", "preset": "public_chat", "room_alias_name": f"pas-pour-{other}"}
-    room = people[one].make(**body)
+    alias = f"pas-pour-{other}-{secrets.token_hex(3)}"
+    room = people[one].make(name="Entre nous", preset="public_chat", room_alias_name=alias)
     invited = people[one].try_to(
         "POST", f"/_matrix/client/v3/rooms/{quote(room, safe='')}/invite", {"user_id": people[other].user_id}
     )
     assert invited.status_code in (403, 502), invited.text
-    for address in (room, f"#pas-pour-{other}:{SERVERS[one].domain}"):
+    for address in (room, f"#{alias}:{SERVERS[one].domain}"):
         came = people[other].join(address, SERVERS[one].domain)
         assert came.status_code in (403, 404, 502), came.text
     assert people[other].invitations() == before
@@ -74,7 +75,7 @@ def test_a_guest_from_elsewhere_needs_no_account(people: dict[str, Person], invi
 
 def test_encryption_turned_on_elsewhere_is_offered_here(people: dict[str, Person]) -> None:
     """Somebody of another server who may do so asks for more; then the guest here is told what comes with it."""
-    ours = Person(SERVERS["atelier"], "farid")
+    ours = Person(SERVERS["atelier"], f"farid-{secrets.token_hex(3)}")
     recovery = f"/_matrix/client/v3/user/{quote(ours.user_id)}/account_data/io.element.recovery"
     assert ours.try_to("GET", recovery).json() == {"enabled": False}
     with talking("Chez la cliente", people[OUTSIDER], ours) as talk:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 
 from federation import HUB, SERVERS, Person, Poller, both_hear, talking
@@ -33,7 +34,9 @@ def test_without_the_hub_cooperatives_talk(people: dict[str, Person]) -> None:
     hub = SERVERS[HUB]
     hub.run("systemctl", "stop", "nginx.service", f"matrix-synapse@{hub.slug}.service")
     try:
-        newcomers = [Person(SERVERS[name], "sans-federation") for name in ("fabrique", "jardin")]
+        newcomers = [
+            Person(SERVERS[name], f"sans-federation-{secrets.token_hex(3)}") for name in ("fabrique", "jardin")
+        ]
         with talking("La fédération dort", *newcomers) as talk:
             both_hear(talk)
     finally:
