@@ -19,7 +19,7 @@ from typing import Any
 from ansible_collections.cae.matrix.plugins.module_utils import federation_keys
 from ansible_collections.cae.matrix.plugins.module_utils.public_client import PublicClient, Response, Unreachable
 from ansible_collections.cae.matrix.plugins.module_utils.signed_json import canonical_json, decode_base64, encode_base64
-from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import Synapse, SynapseError, quote
+from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import Synapse, SynapseError, Unanswered, quote
 from ansible_collections.cae.matrix.plugins.module_utils.verification import (
     FAIL,
     OK,
@@ -409,7 +409,11 @@ class Pair:
     def _synapse_refuses(self) -> None:
         """Has Synapse look up nobody there: its policy refuses at once, otherwise it goes and asks."""
         them = self.peer.domain
-        status, answer = self.own.synapse().ask("GET", f"/_matrix/client/v3/profile/{quote(f'@{NOBODY}:{them}')}")
+        try:
+            status, answer = self.own.synapse().ask("GET", f"/_matrix/client/v3/profile/{quote(f'@{NOBODY}:{them}')}")
+        except Unanswered:
+            # It went and asked, so it is not our policy; who asks next sees what is wrong over there.
+            return
         error = str(answer.get("error", "")) if status == 403 and isinstance(answer, Mapping) else ""
         if error.startswith(f"Federation denied with {them}"):
             raise Refused(
@@ -424,7 +428,14 @@ class Pair:
     def _synapse_reaches(self) -> Outcome:
         """Has Synapse look up an alias that nobody has there: 404 has come from the other side."""
         them = self.peer.domain
-        status, _ = self.own.synapse().ask("GET", f"/_matrix/client/v3/directory/room/{quote(f'#{NOBODY}:{them}')}")
+        synapse = self.own.synapse()
+        try:
+            status, _ = synapse.ask("GET", f"/_matrix/client/v3/directory/room/{quote(f'#{NOBODY}:{them}')}")
+        except Unanswered:
+            raise Fault(
+                f"This machine reaches {them}, but Synapse has had no answer from there for {synapse.timeout:.0f} s.",
+                "Run this again; if it stays so, Synapse's journal says more (names, proxies, the load over there).",
+            ) from None
         if status in (200, 404):
             return Outcome("Synapse gets through")
         # An alias tells no refusal from an outage.

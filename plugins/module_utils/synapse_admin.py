@@ -45,6 +45,10 @@ class SynapseError(Exception):
         return f"{self.cause} {self.mend}".strip()
 
 
+class Unanswered(SynapseError):
+    """Synapse took a request, and had no answer in time; it may itself be waiting for another server."""
+
+
 class UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
@@ -170,7 +174,8 @@ class Synapse:
                 # A kept-alive connection that Synapse has closed in the meantime says nothing about Synapse.
                 if attempt == 1 and not fresh:
                     continue
-                raise SynapseError(
+                refused = Unanswered if isinstance(error, TimeoutError) else SynapseError
+                raise refused(
                     f"Synapse does not answer on {self.socket_path}: {error or type(error).__name__}.",
                     "Start it, or read its journal: journalctl -u 'matrix-synapse@*'.",
                 ) from None

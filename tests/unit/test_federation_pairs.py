@@ -395,6 +395,18 @@ def test_one_that_hangs_does_not_hold_the_others_up(ca: Authority) -> None:
         released.set()
 
 
+def test_a_synapse_that_waits_for_the_other_server(ca: Authority, tmp_path: Path) -> None:
+    """What Synapse has no answer to in time is the other server's doing, and none of our policy."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        own = Own("a.example", OWN.key, lambda: Synapse(str(tmp_path / "s"), 0.2))
+        pair = pairs.Pair(own, client(ca), Peer("b.example"))
+        with pytest.raises(Fault, match=r"Synapse has had no answer from there for 0 s"):
+            pair._synapse_reaches()
+        pair._synapse_refuses()
+
+
 def test_what_a_server_says_cannot_steer_a_terminal(ca: Authority) -> None:
     version = {"/_matrix/federation/v1/version": {"server": {"name": "\x1b[2J", "version": "1"}}}
     with serve(site(WELL_KNOWN | version), ca.server_context("b.example", "matrix.b.example")) as address:
