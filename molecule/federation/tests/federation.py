@@ -90,7 +90,7 @@ def both_hear(talk: Conversation) -> None:
     """Each says something, and in the end nothing is lost, doubled or out of order."""
     for side in talk.sides:
         talk.say(side)
-    eventually(lambda: not talk.problems())
+    eventually(talk.sound)
 
 
 @dataclass
