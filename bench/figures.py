@@ -373,8 +373,8 @@ class Bench:
         servers.up(self.element())
         found = servers.measure()
         # A pair that fails fails the scenario; the report tells which.
-        subprocess.run([str(ROOT / "tests/molecule-run"), "2.19", "federation"], capture_output=True, check=False)
-        matrix = pairs(ROOT / ".cache/reports/molecule-2.19-federation.xml")
+        subprocess.run([str(ROOT / "tests/molecule-run"), "2.21/13", "federation"], capture_output=True, check=False)
+        matrix = pairs(ROOT / ".cache/reports/molecule-2.21-13-federation.xml")
         wrong = [problem for each in found["partitions"] for problem in each.get("problems", [])]
         figures = [
             Figure("pairs without the promised outcome", matrix["pairs"] - matrix["as_promised"], 0, "", matrix),

@@ -10,7 +10,7 @@ short_description: Which other servers an instance should reach, and which not
 version_added: 0.1.0
 author: cae.matrix contributors
 description:
-  - Gives the O(peers) of M(cae.matrix.federation_check), the other servers of the inventories, the members of the
+  - Gives the O(cae.matrix.federation_check#module:peers), the other servers of the inventories, the members of the
     federation that are in none, and further names. Two servers may talk when the policy of neither refuses the other;
     of a member elsewhere the list tells its profile, and a stranger refuses nobody. C(playbooks/verify.yml) uses it.
 positional: _input, policies, members, others

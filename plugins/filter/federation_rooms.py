@@ -28,7 +28,7 @@ options:
     type: dict
     default: {}
   themes:
-    description: The rooms per theme; O(themes[].alias) and C(name), and what else M(cae.matrix.matrix_room) knows.
+    description: The rooms per theme; C(alias) and C(name), and what else M(cae.matrix.matrix_room) knows.
     type: list
     elements: dict
     default: []

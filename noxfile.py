@@ -1,0 +1,171 @@
+# Copyright: cae.matrix contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The sessions behind `make`: `make help` lists the usual ones, `.cache/nox/bin/nox -l` all.
+
+antsibull-nox brings what every collection needs (antsibull-nox.toml). Its ansible-test sessions want ansible-core from
+GitHub and containers from a registry, so `sanity` is our own; its ansible-lint and ruff make an environment each, where
+ours use the controller's.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+import tarfile
+
+import nox
+
+ROOT = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+import antsibull_nox
+import antsibull_nox.sessions.collections
+import environments
+import parts
+
+nox.options.default_venv_backend = "uv"
+nox.options.envdir = ".cache/sessions"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["test"]
+environments.prepare_uv()
+os.environ.setdefault("GALAXY_IMPORTER_CONFIG", str(ROOT / "tests" / "galaxy-importer.cfg"))
+
+antsibull_nox.load_antsibull_nox_toml()
+
+ON = {core: [str(ROOT / "tests" / "on-core"), core] for core in parts.CORES}
+EXAMPLES = {
+    "inventories/example_cooperative": ("cooperative", "verify", "registration_token", "audit", "remedy"),
+    "inventories/example_federation_hub/hosts.yml": ("federation_hub",),
+}
+
+
+def run_all(session: nox.Session, *commands: list[str], **environment: str) -> None:
+    """Each of them, also after one failed."""
+    failed = 0
+    for command in commands:
+        try:
+            session.run(*command, external=True, env=environment)
+        except nox.command.CommandFailed:
+            failed += 1
+    if failed:
+        session.error(f"{failed} of {len(commands)} failed")
+
+
+@nox.session(python=False)
+def test(session: nox.Session) -> None:
+    """Run all parts of the tests, or those named after `--`: what CI runs."""
+    if not parts.main(session.posargs):
+        session.error("not all parts passed")
+
+
+@nox.session(name="test-all", python=False)
+def test_all(session: nox.Session) -> None:
+    """Run every scenario with every core on every Debian, and all other parts with every core."""
+    if not parts.main(session.posargs, cross=True):
+        session.error("not all parts passed")
+
+
+@nox.session(python=False)
+def unit(session: nox.Session) -> None:
+    """Run pytest with what is named after `--`, in an environment that is made within seconds. No Docker."""
+    core = os.environ.get("CORE", "2.19")
+    environments.unit(core)
+    session.run("tests/setup", "collection", external=True)
+    python = ROOT / ".cache" / f"venv-unit-{core}" / "bin" / "python"
+    session.run(str(python), "-m", "pytest", *session.posargs, external=True, env=parts.UNIT)
+
+
+@nox.session(python=False)
+def ruff(session: nox.Session) -> None:
+    """Lint all Python."""
+    session.run(*ON["2.19"], "ruff", "check", "--output-format", "concise", ".", external=True)
+
+
+@nox.session(python=False)
+def mypy(session: nox.Session) -> None:
+    """Check the types of all Python. What is deployed apart is a world of its own, and so is each scenario's tests."""
+    synapse = "roles/synapse/files"
+    worlds = {
+        "": ["plugins", "tests/unit", *map(str, pathlib.Path("tests").glob("*.py"))],
+        f"{synapse}/opt_in": [f"{synapse}/opt_in/cae_matrix_opt_in"],
+        f"{synapse}/federation": [f"{synapse}/federation/cae_matrix_federation"],
+        "tests/browser": ["tests/browser"],
+    }
+    for tests in sorted(map(str, pathlib.Path("molecule").glob("*/tests"))):
+        worlds[f"molecule/shared/tests:{tests}"] = [tests]
+    commands = [
+        ["env", f"MYPYPATH=.ansible/collections:{path}", *ON["2.19"], "mypy", *checked]
+        for path, checked in worlds.items()
+    ]
+    # nox itself is in the environment that runs this.
+    own = ["env", "MYPYPATH=tests", *ON["2.19"], "mypy", "--python-executable", sys.executable, "noxfile.py"]
+    run_all(session, *commands, own)
+
+
+@nox.session(name="ansible-lint", python=False)
+def ansible_lint(session: nox.Session) -> None:
+    """Lint all YAML of Ansible, in the strictest profile."""
+    vault = "inventories/example_cooperative/vault-passphrase"
+    lint = ["ansible-lint", "--offline", "--strict", "--profile", "production", "--nocolor"]
+    session.run(*ON["2.19"], *lint, external=True, env={"ANSIBLE_VAULT_PASSWORD_FILE": vault})
+
+
+@nox.session(python=False)
+def package(session: nox.Session) -> None:
+    """Build the tarball that ops teams get: it holds what it should, installs, and its playbooks are found by name."""
+    work = pathlib.Path(session.create_tmp()).resolve()
+    galaxy = [*ON["2.19"], "ansible-galaxy", "collection"]
+    session.run(*galaxy, "build", "--force", "--output-path", str(work), external=True, silent=True)
+    (archive,) = work.glob("cae-matrix-*.tar.gz")
+    with tarfile.open(archive) as opened:
+        held = sorted({name.partition("/")[0] for name in opened.getnames()})
+    wanted = [
+        "FILES.json",
+        "LICENSE",
+        "MANIFEST.json",
+        "README.md",
+        "changelogs",
+        "docs",
+        "inventories",
+        "meta",
+        "playbooks",
+    ]
+    if held != [*wanted, "plugins", "requirements.yml", "roles"]:
+        session.error(f"galaxy.yml: the tarball holds {' '.join(held)}")
+    place = str(work / "collections")
+    install = ["install", "--no-deps", "--offline", "--force", "-p", place, str(archive)]
+    session.run(*galaxy, *install, external=True, silent=True, env={"ANSIBLE_COLLECTIONS_PATH": place})
+    commands = []
+    for inventory, playbooks in EXAMPLES.items():
+        vault = ["--vault-password-file", f"{inventory.removesuffix('/hosts.yml')}/vault-passphrase"]
+        for core in parts.CORES:
+            for playbook in playbooks:
+                play = ["ansible-playbook", "-i", inventory, f"cae.matrix.{playbook}", "--syntax-check"]
+                commands.append([*ON[core], *play, *vault])
+    run_all(session, *commands, ANSIBLE_COLLECTIONS_PATH=place)
+
+
+@nox.session
+def sanity(session: nox.Session) -> None:
+    """Run ansible-test sanity in virtual environments, with the ansible-core of the 2.19 controller."""
+    session.install("pip", "ansible", "-c", "requirements-dev-2.19.txt")
+    setup = antsibull_nox.sessions.collections.prepare_collections(
+        session, install_in_site_packages=False, install_out_of_tree=True
+    )
+    if setup:
+        with session.chdir(setup.current_path):
+            environment = {"ANSIBLE_COLLECTIONS_PATH": str(setup.current_place)}
+            session.run("ansible-test", "sanity", "--venv", *session.posargs, env=environment)
+
+
+@nox.session(python=False)
+def lock(_session: nox.Session) -> None:
+    """Pin all requirements anew."""
+    environments.lock()
+
+
+@nox.session(python=False)
+def forges(_session: nox.Session) -> None:
+    """Write the parts of the table into the CI files of GitHub, Forgejo and GitLab."""
+    parts.write_forges()
