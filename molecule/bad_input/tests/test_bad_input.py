@@ -1,6 +1,10 @@
 # Copyright: cae.matrix contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Each bad input gives one clear error before anything changes on the target."""
+"""Each bad input gives one clear error before anything changes on the target.
+
+All of them are hosts of one inventory, on one machine, and one run of the playbook refuses them all: each case has
+names of its own below its own domain, and sees what the run said to its own host.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +15,168 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import EPHEMERAL, container_of
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
-EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
-CONTAINER = f"cae-matrix-{os.environ.get('MATRIX_TEST_CORE', 'dev')}-{os.environ['MOLECULE_SCENARIO_NAME']}-atelier"
+CONTAINER = container_of("atelier")
 ADDRESS = json.loads((EPHEMERAL / "addresses.json").read_text())["atelier"]
+CERTIFICATES = "/srv/certificates"
 
-# What an ordinary run would set. Every case changes something of it.
-SOUND: dict[str, Any] = {
-    "matrix_domain": "atelier.test",
-    "matrix_resolve": {name: ADDRESS for name in ("atelier.test", "matrix.atelier.test", "chat.atelier.test")},
-    "matrix_element_enabled": False,
-    "reverse_proxy_certificate": "private_ca",
-    "reverse_proxy_private_ca_dir": str(EPHEMERAL / "ca"),
+HUB = {"name": "Fédération", "domain": "federation.test"}
+OWN = {"name": "Atelier", "domain": "atelier.test"}
+OTHER = {"name": "Fabrique", "domain": "fabrique.test"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What an inventory says that it should not, and the words of the refusal (a pattern).
+
+    Everything is written for the domain C(atelier.test); each case moves it, and all others, to a place of its own.
+    """
+
+    words: str
+    changes: dict[str, Any]
+    members: dict[str, Any] = field(default_factory=dict)
+
+
+def member_list(words: str, members: dict[str, Any], **variables: Any) -> Case:
+    """A list of members of which something is wrong."""
+    given = {
+        "schema": "cae.matrix/members/1",
+        "name": "Fédération des CAE",
+        "hub": "federation.test",
+        "members": [HUB, OWN, OTHER],
+        **members,
+    }
+    return Case(words, {"matrix_profile": "federation", "federation_members": "{case}/list.json", **variables}, given)
+
+
+def certificate_file(words: str, file: str) -> Case:
+    values = {
+        "reverse_proxy_certificate": "files",
+        "reverse_proxy_certificate_path": f"{CERTIFICATES}/{file}",
+        "reverse_proxy_certificate_key_path": f"{CERTIFICATES}/key.pem",
+    }
+    return Case(words, values)
+
+
+def extra(**content: Any) -> Case:
+    return Case(f"synapse_extra_config.*{next(iter(content))}", {"synapse_extra_config": content})
+
+
+def numbered(name: str, cases: list[Case]) -> dict[str, Case]:
+    return {f"{name}-{number}": case for number, case in enumerate(cases, 1)}
+
+
+def wrong_digest() -> dict[str, Any]:
+    made: dict[str, Any] = json.loads((EPHEMERAL / "element" / "variables.json").read_text())
+    made["element_web_release_sha256"] = hashlib.sha256(b"what was promised").hexdigest()
+    return {"matrix_element_enabled": True, **made}
+
+
+DOMAINS = ["https://atelier.test", "atelier.test:443", "Atelier.test", "atelier.test.", "atelier test", ""]
+SLUGS = ["Atelier", "1atelier", "atelier_nord", "a" * 21, "atelier/../x"]
+SERVERS = ["https://client.test", "@jo:client.test", "Client.test", "*.client.test", ""]
+
+# By the name of the host.
+CASES = {
+    **numbered("domain", [Case("matrix_domain", {"matrix_domain": domain}) for domain in DOMAINS]),
+    **numbered("slug", [Case("matrix_instance", {"matrix_instance": slug}) for slug in SLUGS]),
+    **numbered(
+        "profile",
+        [
+            Case("matrix_profile.*ouvert.*open, federation, internal", {"matrix_profile": "ouvert"}),
+            Case("federation_members.*needs the list of members", {"matrix_profile": "federation"}),
+            Case(
+                "federation_denied_servers.*empty it",
+                {"matrix_profile": "internal", "federation_denied_servers": ["x.test"]},
+            ),
+            Case("federation_denied_servers.*atelier.test.*own domain", {"federation_denied_servers": ["*.test"]}),
+            Case(
+                "federation_domain_whitelist: matrix_profile",
+                {"synapse_extra_config": {"federation_domain_whitelist": ["x.test"]}},
+            ),
+        ],
+    ),
+    **numbered(
+        "members",
+        [
+            member_list(
+                r"list\.json:1: Fabrique: domain: .* is also that of Fabrique", {"members": [HUB, OWN, OTHER, OTHER]}
+            ),
+            member_list(
+                r"ATELIER !: domain: \"atleier\.test\" differs by one typing error from atelier\.test of Atelier",
+                {"members": [HUB, OWN, {"name": "ATELIER !", "domain": "atleier.test"}]},
+            ),
+            member_list(r"list\.json:1: hub: \"moyeu\.test\" is not among the members", {"hub": "moyeu.test"}),
+            member_list(
+                r"federation_members: atelier\.test is not in .*list\.json",
+                {"members": [HUB, OTHER]},
+            ),
+            member_list(
+                r"Atelier: profil: is unknown; known are name, domain",
+                {"members": [HUB, {**OWN, "profil": "open"}]},
+            ),
+            member_list(r"federation_hub: \"inconnu\.test\" is unknown to", {}, federation_hub="inconnu.test"),
+            member_list(
+                r"federation_members: .*nulle-part\.yml.* cannot be read", {}, federation_members="nulle-part.yml"
+            ),
+            member_list(
+                "federation_members_key: is missing", {}, federation_members="https://federation.test/members.json"
+            ),
+            member_list(
+                "was signed by federation.test with another key",
+                {
+                    "issued": "2026-11-22T10:00:00Z",
+                    "signatures": {"federation.test": {"ed25519:a": "A" * 86}},
+                },
+                federation_members_key="0d8iZNUPx0xNFv9ndPVwLFzZQ5ZoFrgRzU8wPzYyyPg",
+            ),
+        ],
+    ),
+    "certificate-missing": certificate_file(r"missing\.pem", "missing.pem"),
+    "certificate-expired": certificate_file("expired", "expired.pem"),
+    "certificate-mismatch": certificate_file("match|belong", "mismatch.pem"),
+    "certificate-short": certificate_file(r"matrix\.atelier\.test", "short.pem"),
+    "database-silent": Case(
+        "postgresql_host",
+        {
+            "postgresql_host": "127.0.0.1",
+            "postgresql_port": 9,
+            "postgresql_password": "not-asked-for",
+            "postgresql_connect_timeout": 3,
+        },
+    ),
+    # Two hosts with one instance name, two with one domain.
+    "namesake-1": Case("matrix_instance", {"matrix_instance": "namesake"}),
+    "namesake-2": Case("matrix_instance", {"matrix_instance": "namesake"}),
+    "same-domain-1": Case("matrix_domain", {"matrix_domain": "same-domain.example"}),
+    "same-domain-2": Case("matrix_domain", {"matrix_domain": "same-domain.example"}),
+    # Those of an instance that another inventory brought up on this machine.
+    "taken-instance": Case("voisine", {"matrix_instance": "voisine"}),
+    "taken-domain": Case("voisine", {"matrix_domain": "voisine.example", "matrix_hostname": "matrix.atelier.test"}),
+    **numbered(
+        "side-door",
+        [
+            extra(enable_registration=True, enable_registration_without_verification=True),
+            extra(enable_registration=True, registration_requires_token=True),
+            extra(allow_guest_access=True),
+            extra(registration_shared_secret="known-to-many"),
+        ],
+    ),
+    "element-digest": Case("element_web_release_sha256", wrong_digest()),
+    **numbered(
+        "loss", [Case("federation_accepted_losses: ", {"federation_accepted_losses": [server]}) for server in SERVERS]
+    ),
 }
 
 
@@ -49,11 +194,63 @@ def snapshot() -> str:
     return "\n".join(sorted(listing.splitlines()))
 
 
-def run(tmp_path: Path, hosts: dict[str, dict[str, Any]]) -> tuple[int, str]:
-    inventory = tmp_path / "inventory.json"
-    connection = {"ansible_connection": "community.docker.docker", "ansible_host": CONTAINER}
-    known = {name: {**connection, **SOUND, **values} for name, values in hosts.items()}
-    inventory.write_text(json.dumps({"cooperatives": {"hosts": known}}))
+def placed(name: str, value: Any) -> Any:
+    """With the domains of this case, which nobody else has."""
+    text = json.dumps(value, ensure_ascii=False)
+    return json.loads(text.replace(".test", f".{name}.test").replace("{case}", name))
+
+
+def names(case: str) -> list[str]:
+    found: list[str] = placed(case, ["atelier.test", "matrix.atelier.test", "chat.atelier.test"])
+    return found
+
+
+def host(name: str, case: Case) -> dict[str, Any]:
+    """What an ordinary run would set, and what is wrong."""
+    return {
+        "ansible_connection": "community.docker.docker",
+        "ansible_host": CONTAINER,
+        "matrix_domain": names(name)[0],
+        "matrix_resolve": dict.fromkeys(names(name), ADDRESS),
+        "matrix_element_enabled": False,
+        "reverse_proxy_certificate": "private_ca",
+        "reverse_proxy_private_ca_dir": str(EPHEMERAL / "ca"),
+        **placed(name, case.changes),
+    }
+
+
+@dataclass
+class Refusals:
+    """What a run said, to each host and in all."""
+
+    status: int
+    output: str
+    before: str
+    after: str
+
+    def check(self, name: str, words: str) -> None:
+        """Failed, once, with words that name the cause, and left the machine as it was."""
+        assert self.status != 0, self.output
+        # The message may be wrapped: words are looked for in one line of it all.
+        found = re.findall(rf"^fatal: \[{name}(?: -> .*)?\].*\n(?:[ ].*\n|\n)*", self.output, re.MULTILINE)
+        assert len(found) == 1, found or self.output[-8000:]
+        assert re.search(words, " ".join(found[0].split()), re.IGNORECASE), found[0]
+        assert re.search(rf"^{name} .*changed=0 ", self.output, re.MULTILINE), self.output
+        assert "Traceback" not in self.output
+        assert "DEPRECATION" not in self.output
+        assert "[WARNING]" not in self.output
+        assert self.after == self.before
+
+
+def run(directory: Path, cases: dict[str, Case]) -> Refusals:
+    for name, case in cases.items():
+        if case.members:
+            (directory / name).mkdir()
+            (directory / name / "list.json").write_text(
+                json.dumps(placed(name, case.members), ensure_ascii=False), encoding="utf-8"
+            )
+    inventory = directory / "inventory.json"
+    inventory.write_text(json.dumps({"cooperatives": {"hosts": {name: host(name, cases[name]) for name in cases}}}))
     environment = {
         **os.environ,
         "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
@@ -61,6 +258,7 @@ def run(tmp_path: Path, hosts: dict[str, dict[str, Any]]) -> tuple[int, str]:
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_INJECT_FACT_VARS": "0",
     }
+    before = snapshot()
     done = subprocess.run(
         ["ansible-playbook", "-i", str(inventory), str(PROJECT / "playbooks/cooperative.yml")],
         cwd=PROJECT,
@@ -69,115 +267,7 @@ def run(tmp_path: Path, hosts: dict[str, dict[str, Any]]) -> tuple[int, str]:
         text=True,
         check=False,
     )
-    return done.returncode, done.stdout + done.stderr
-
-
-def refused(tmp_path: Path, words: str, hosts: dict[str, dict[str, Any]]) -> None:
-    """Fails, once a host at most, with words that name the cause, and leaves the machine as it was."""
-    before = snapshot()
-    status, output = run(tmp_path, hosts)
-    assert status != 0, output
-    fatal = re.findall(r"^fatal: \[([^\]]+)\]", output, re.MULTILINE)
-    assert fatal, output
-    assert len(fatal) == len(set(fatal)), output
-    # The message may be wrapped: words are looked for in one line of it all.
-    flat = " ".join(output.split())
-    assert re.search(words, flat, re.IGNORECASE), output
-    assert "Traceback" not in output, output
-    assert snapshot() == before
-    changed = re.findall(r"changed=(\d+)", output)
-    assert changed, output
-    assert set(changed) == {"0"}, output
-    assert "DEPRECATION" not in output
-    assert "[WARNING]" not in output
-
-
-@pytest.mark.parametrize(
-    "domain", ["https://atelier.test", "atelier.test:443", "Atelier.test", "atelier.test.", "atelier test", ""]
-)
-def test_a_domain_that_is_none(tmp_path: Path, domain: str) -> None:
-    refused(tmp_path, "matrix_domain", {"atelier": {"matrix_domain": domain}})
-
-
-@pytest.mark.parametrize("slug", ["Atelier", "1atelier", "atelier_nord", "a" * 21, "atelier/../x"])
-def test_an_instance_name_that_is_no_slug(tmp_path: Path, slug: str) -> None:
-    refused(tmp_path, "matrix_instance", {"atelier": {"matrix_instance": slug}})
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"matrix_profile": "ouvert"}, "matrix_profile.*ouvert.*open, federation, internal"),
-        ({"matrix_profile": "federation"}, "federation_members.*needs the list of members"),
-        (
-            {"matrix_profile": "internal", "federation_denied_servers": ["x.test"]},
-            "federation_denied_servers.*empty it",
-        ),
-        ({"federation_denied_servers": ["*.test"]}, "federation_denied_servers.*atelier.test.*own domain"),
-        (
-            {"synapse_extra_config": {"federation_domain_whitelist": ["x.test"]}},
-            "federation_domain_whitelist: matrix_profile",
-        ),
-    ],
-)
-def test_a_profile_that_cannot_be(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
-    refused(tmp_path, words, {"atelier": changes})
-
-
-HUB = {"name": "Fédération", "domain": "federation.test"}
-OWN = {"name": "Atelier", "domain": "atelier.test"}
-OTHER = {"name": "Fabrique", "domain": "fabrique.test"}
-
-
-@pytest.mark.parametrize(
-    ("changes", "variables", "words"),
-    [
-        ({"members": [HUB, OWN, OTHER, OTHER]}, {}, r"list\.json:1: Fabrique: domain: .* is also that of Fabrique"),
-        (
-            {"members": [HUB, OWN, {"name": "ATELIER !", "domain": "atleier.test"}]},
-            {},
-            r"ATELIER !: domain: \"atleier\.test\" differs by one typing error from atelier\.test of Atelier",
-        ),
-        ({"hub": "moyeu.test"}, {}, r"list\.json:1: hub: \"moyeu\.test\" is not among the members"),
-        ({"members": [HUB, OTHER]}, {}, r"federation_members: atelier\.test is not in .*list\.json"),
-        ({"members": [HUB, {**OWN, "profil": "open"}]}, {}, r"Atelier: profil: is unknown; known are name, domain"),
-        ({}, {"federation_hub": "inconnu.test"}, r"federation_hub: \"inconnu\.test\" is unknown to"),
-        ({}, {"federation_members": "nulle-part.yml"}, r"federation_members: .*nulle-part\.yml.* cannot be read"),
-        ({}, {"federation_members": "https://federation.test/members.json"}, "federation_members_key: is missing"),
-        (
-            {"issued": "2026-11-22T10:00:00Z", "signatures": {"federation.test": {"ed25519:a": "A" * 86}}},
-            {"federation_members_key": "0d8iZNUPx0xNFv9ndPVwLFzZQ5ZoFrgRzU8wPzYyyPg"},
-            "was signed by federation.test with another key",
-        ),
-    ],
-)
-def test_a_list_of_members_that_is_wrong(
-    tmp_path: Path, changes: dict[str, Any], variables: dict[str, Any], words: str
-) -> None:
-    given = {
-        "schema": "cae.matrix/members/1",
-        "name": "Fédération des CAE",
-        "hub": "federation.test",
-        "members": [HUB, OWN, OTHER],
-        **changes,
-    }
-    (tmp_path / "list.json").write_text(json.dumps(given, ensure_ascii=False), encoding="utf-8")
-    variables = {"matrix_profile": "federation", "federation_members": "list.json", **variables}
-    refused(tmp_path, words, {"atelier": variables})
-
-
-@pytest.fixture
-def another_distribution() -> Iterator[None]:
-    original = inside("cat", "/usr/lib/os-release")
-    stranger = re.sub(r"(?m)^ID=.*$", "ID=ubuntu", re.sub(r"(?m)^VERSION_ID=.*$", 'VERSION_ID="24.04"', original))
-    inside("sh", "-c", "cat >/usr/lib/os-release", content=stranger.encode())
-    yield
-    inside("sh", "-c", "cat >/usr/lib/os-release", content=original.encode())
-
-
-@pytest.mark.usefixtures("another_distribution")
-def test_an_unsupported_distribution(tmp_path: Path) -> None:
-    refused(tmp_path, "Debian 12", {"atelier": {}})
+    return Refusals(done.returncode, done.stdout + done.stderr, before, snapshot())
 
 
 def certificate(key: ec.EllipticCurvePrivateKey, days: int, names: list[str]) -> bytes:
@@ -197,109 +287,50 @@ def certificate(key: ec.EllipticCurvePrivateKey, days: int, names: list[str]) ->
     return built.public_bytes(serialization.Encoding.PEM)
 
 
-@pytest.fixture(scope="session")
-def certificates() -> str:
-    """A directory on the machine with certificates that are no good, and their keys."""
-    place = "/srv/certificates"
-    inside("mkdir", "-p", place)
-    names = ["atelier.test", "matrix.atelier.test", "chat.atelier.test"]
+def put_certificates() -> None:
+    """On the machine, certificates that are no good, and their key."""
+    inside("mkdir", "-p", CERTIFICATES)
     key, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     files = {
         "key.pem": pem,
-        "expired.pem": certificate(key, -1, names),
-        "mismatch.pem": certificate(other, 90, names),
+        "expired.pem": certificate(key, -1, names("certificate-expired")),
+        "mismatch.pem": certificate(other, 90, names("certificate-mismatch")),
         "short.pem": certificate(key, 90, ["www.atelier.test"]),
     }
     for name, content in files.items():
-        inside("sh", "-c", f"umask 077; cat >{place}/{name}", content=content)
-    return place
+        inside("sh", "-c", f"umask 077; cat >{CERTIFICATES}/{name}", content=content)
 
 
-@pytest.mark.parametrize(
-    ("file", "words"),
-    [
-        ("missing.pem", r"missing\.pem"),
-        ("expired.pem", "expired"),
-        ("mismatch.pem", "match|belong"),
-        ("short.pem", r"matrix\.atelier\.test"),
-    ],
-)
-def test_a_certificate_that_is_no_good(tmp_path: Path, certificates: str, file: str, words: str) -> None:
-    values = {
-        "reverse_proxy_certificate": "files",
-        "reverse_proxy_certificate_path": f"{certificates}/{file}",
-        "reverse_proxy_certificate_key_path": f"{certificates}/key.pem",
-    }
-    refused(tmp_path, words, {"atelier": values})
+def put_neighbour() -> None:
+    """On the machine, an instance that another inventory brought up."""
+    marker = {"instance": "voisine", "matrix_domain": "voisine.example", "inventory_hostname": "voisine"}
+    inside("mkdir", "-p", "/etc/matrix/voisine")
+    inside("sh", "-c", "cat >/etc/matrix/voisine/instance.json", content=json.dumps(marker).encode())
 
 
-def test_an_external_database_that_does_not_answer(tmp_path: Path) -> None:
-    values = {
-        "postgresql_host": "127.0.0.1",
-        "postgresql_port": 9,
-        "postgresql_password": "not-asked-for",
-        "postgresql_connect_timeout": 3,
-    }
-    refused(tmp_path, "postgresql_host", {"atelier": values})
+@pytest.fixture(scope="session")
+def refusals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refusals]:
+    put_certificates()
+    put_neighbour()
+    yield run(tmp_path_factory.mktemp("cases"), CASES)
+    inside("rm", "-r", "/etc/matrix", CERTIFICATES)
 
 
-def test_two_hosts_with_one_instance_name(tmp_path: Path) -> None:
-    both = {
-        "atelier": {"matrix_instance": "atelier"},
-        "autre": {"matrix_instance": "atelier", "matrix_domain": "autre.test"},
-    }
-    refused(tmp_path, "matrix_instance", both)
-
-
-def test_two_hosts_with_one_domain(tmp_path: Path) -> None:
-    refused(tmp_path, "matrix_domain", {"atelier": {}, "autre": {"matrix_domain": "atelier.test"}})
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_refused(refusals: Refusals, name: str) -> None:
+    refusals.check(name, CASES[name].words.replace(".test", f".{name}.test"))
 
 
 @pytest.fixture
-def neighbour() -> Iterator[None]:
-    """An instance that another inventory brought up on this machine."""
-    marker = {"instance": "voisine", "matrix_domain": "voisine.test", "inventory_hostname": "voisine"}
-    inside("mkdir", "-p", "/etc/matrix/voisine")
-    inside("sh", "-c", "cat >/etc/matrix/voisine/instance.json", content=json.dumps(marker).encode())
+def another_distribution() -> Iterator[None]:
+    original = inside("cat", "/usr/lib/os-release")
+    stranger = re.sub(r"(?m)^ID=.*$", "ID=ubuntu", re.sub(r"(?m)^VERSION_ID=.*$", 'VERSION_ID="24.04"', original))
+    inside("sh", "-c", "cat >/usr/lib/os-release", content=stranger.encode())
     yield
-    inside("rm", "-r", "/etc/matrix")
+    inside("sh", "-c", "cat >/usr/lib/os-release", content=original.encode())
 
 
-@pytest.mark.usefixtures("neighbour")
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"matrix_instance": "voisine"}, "voisine"),
-        ({"matrix_domain": "voisine.test", "matrix_hostname": "matrix.atelier.test"}, "voisine"),
-    ],
-    ids=["instance", "domain"],
-)
-def test_a_name_that_another_inventory_has_taken(tmp_path: Path, values: dict[str, Any], words: str) -> None:
-    refused(tmp_path, words, {"atelier": values})
-
-
-@pytest.mark.parametrize(
-    "extra",
-    [
-        {"enable_registration": True, "enable_registration_without_verification": True},
-        {"enable_registration": True, "registration_requires_token": True},
-        {"allow_guest_access": True},
-        {"registration_shared_secret": "known-to-many"},
-    ],
-    ids=lambda extra: "-".join(extra),
-)
-def test_registration_by_a_side_door(tmp_path: Path, extra: dict[str, Any]) -> None:
-    name = next(iter(extra))
-    refused(tmp_path, f"synapse_extra_config.*{name}", {"atelier": {"synapse_extra_config": extra}})
-
-
-def test_an_element_release_with_a_wrong_digest(tmp_path: Path) -> None:
-    made = json.loads((EPHEMERAL / "element" / "variables.json").read_text())
-    made["element_web_release_sha256"] = hashlib.sha256(b"what was promised").hexdigest()
-    refused(tmp_path, "element_web_release_sha256", {"atelier": {"matrix_element_enabled": True, **made}})
-
-
-@pytest.mark.parametrize("server", ["https://client.test", "@jo:client.test", "Client.test", "*.client.test", ""])
-def test_a_loss_of_what_is_no_server(tmp_path: Path, server: str) -> None:
-    refused(tmp_path, "federation_accepted_losses: ", {"atelier": {"federation_accepted_losses": [server]}})
+@pytest.mark.usefixtures("another_distribution")
+def test_an_unsupported_distribution(tmp_path: Path) -> None:
+    run(tmp_path, {"atelier": Case("", {})}).check("atelier", "Debian 12")
