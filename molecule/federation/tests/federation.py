@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -18,8 +19,9 @@ from urllib.parse import quote
 
 import pytest
 import requests
+from ansible_collections.cae.matrix.tests.patience import SETTLE, eventually
 from conftest import EPHEMERAL, Api, Instance, instances
-from partition import Conversation, Side, eventually
+from partition import Conversation, Side
 
 PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 SERVERS = {found.slug: found for found in instances()}
@@ -90,7 +92,7 @@ def both_hear(talk: Conversation) -> None:
     """Each says something, and in the end nothing is lost, doubled or out of order."""
     for side in talk.sides:
         talk.say(side)
-    eventually(talk.sound)
+    eventually(talk.sound, seconds=SETTLE)
 
 
 @dataclass
@@ -131,6 +133,16 @@ class Run:
 
     status: int
     output: str
+
+    def refusal(self, host: str) -> str:
+        """Why the run ended for one of the hosts: its error, in one line."""
+        found = re.search(rf"^fatal: \[{host}(?: -> .*)?\].*\n((?:[ ].*\n|\n)*)", self.output, re.MULTILINE)
+        assert found, self.output
+        return " ".join(found.group().split())
+
+    def unchanged(self, host: str) -> bool:
+        """Whether it went well on a host, and had nothing to do there."""
+        return bool(re.search(rf"^{host} .*changed=0 .*unreachable=0 .*failed=0 ", self.output, re.MULTILINE))
 
 
 def play(playbook: Path, inventory: Path, *hosts: str, changes: dict[str, Any] | None = None, **variables: Any) -> Run:

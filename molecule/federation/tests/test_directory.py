@@ -9,6 +9,7 @@ import json
 
 import requests
 from ansible_collections.cae.matrix.plugins.module_utils.members import check_signature, read_published
+from ansible_collections.cae.matrix.tests.patience import START, patient
 from conftest import Api
 from federation import HUB, MEMBERS, SERVERS
 
@@ -19,7 +20,7 @@ SERVED = f"/var/www/matrix-{HUB}/federation"
 def get(name: str = "") -> requests.Response:
     """What anybody gets who asks the hub's domain."""
     session = Api(SERVERS[HUB]).session
-    return session.get(f"https://{SERVERS[HUB].domain}/federation/{name}", timeout=60)
+    return session.get(f"https://{SERVERS[HUB].domain}/federation/{name}", timeout=patient(START))
 
 
 def test_all_members_servers_answer_the_hub() -> None:

@@ -8,8 +8,8 @@ import secrets
 from urllib.parse import quote
 
 import pytest
+from ansible_collections.cae.matrix.tests.patience import START, eventually
 from federation import CLOSED, MAY, MAY_NOT, MEMBERS, OUTSIDER, SERVERS, WAYS, Person, both_hear, talking
-from partition import eventually
 
 MEGOLM = {"algorithm": "m.megolm.v1.aes-sha2"}
 
@@ -69,7 +69,7 @@ def test_a_guest_from_elsewhere_needs_no_account(people: dict[str, Person], invi
         both_hear(talk)
         assert "m.room.encryption" not in people[invited].state(talk.room)
         people[inviting].in_room(talk.room, "PUT", "state/m.room.encryption", MEGOLM)
-        eventually(lambda: people[invited].state(talk.room).get("m.room.encryption") == MEGOLM)
+        eventually(lambda: people[invited].state(talk.room).get("m.room.encryption") == MEGOLM, seconds=START)
     assert {name: SERVERS[name].sql("SELECT count(*) FROM users") for name in accounts} == accounts
 
 
@@ -81,4 +81,4 @@ def test_encryption_turned_on_elsewhere_is_offered_here(people: dict[str, Person
     with talking("Chez la cliente", people[OUTSIDER], ours) as talk:
         both_hear(talk)
         people[OUTSIDER].in_room(talk.room, "PUT", "state/m.room.encryption", MEGOLM)
-        eventually(lambda: ours.try_to("GET", recovery).json() != {"enabled": False})
+        eventually(lambda: ours.try_to("GET", recovery).json() != {"enabled": False}, seconds=START)

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import secrets
 import time
+from functools import partial
 
+from ansible_collections.cae.matrix.tests.patience import SETTLE, START, eventually
 from federation import HUB, SERVERS, Person, Poller, both_hear, talking
-from partition import eventually, partition
+from partition import partition
 
 
 def test_what_was_said_while_apart_arrives_once_and_in_order(people: dict[str, Person]) -> None:
@@ -17,8 +19,7 @@ def test_what_was_said_while_apart_arrives_once_and_in_order(people: dict[str, P
         both_hear(talk)
         heard = {side.user_id: len(side.shown) for side in talk.sides}
         with partition((one.container, one.address), (other.container, other.address)):
-            end = time.monotonic() + 20
-            while time.monotonic() < end:
+            for _ in range(20):
                 for side in talk.sides:
                     talk.say(side)
                 # The pace of lively people.
@@ -27,8 +28,7 @@ def test_what_was_said_while_apart_arrives_once_and_in_order(people: dict[str, P
             for side in talk.sides:
                 since = [body for body, _ in side.shown[heard[side.user_id] :]]
                 assert {body.split()[0] for body in since} == {side.user_id}
-        eventually(lambda: talk.missing() == 0, seconds=120)
-        eventually(talk.sound)
+        eventually(talk.sound, seconds=SETTLE)
 
 
 def test_without_the_hub_cooperatives_talk(people: dict[str, Person]) -> None:
@@ -43,7 +43,7 @@ def test_without_the_hub_cooperatives_talk(people: dict[str, Person]) -> None:
             both_hear(talk)
     finally:
         hub.run("systemctl", "start", f"matrix-synapse@{hub.slug}.service", "nginx.service")
-    eventually(lambda: people[HUB].try_to("GET", "/_matrix/client/versions").status_code == 200)
+    eventually(lambda: people[HUB].try_to("GET", "/_matrix/client/versions").status_code == 200, seconds=START)
 
 
 def test_a_neighbour_on_the_same_machine_notices_no_restart(people: dict[str, Person]) -> None:
@@ -51,6 +51,7 @@ def test_a_neighbour_on_the_same_machine_notices_no_restart(people: dict[str, Pe
     poller = Poller("/_matrix/client/v3/account/whoami", people["fabrique"])
     with poller.watching():
         SERVERS["atelier"].run("systemctl", "restart", "matrix-synapse@atelier.service")
-        eventually(lambda: people["atelier"].try_to("GET", "/_matrix/client/v3/account/whoami").status_code == 200)
+        back = partial(people["atelier"].ok, "GET", "/_matrix/client/v3/account/whoami")
+        eventually(back, seconds=START)
     assert poller.looks > 3
     assert poller.failures == []

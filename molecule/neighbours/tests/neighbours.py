@@ -35,20 +35,48 @@ if step:
 """
 
 
-@pytest.fixture(scope="session")
-def both() -> dict[str, Instance]:
-    return {found.slug: found for found in instances()}
+INSTANCES = {found.slug: found for found in instances()}
+
+
+def remove(instance: Instance) -> None:
+    if instance.machine.file(f"/etc/matrix/{instance.slug}").exists:
+        done(play(instance, matrix_state="absent", matrix_removal_confirmed=instance.domain))
+
+
+@pytest.fixture
+def atelier() -> Instance:
+    """The one to which things happen: brought up anew where a test before has removed it, or was about to."""
+    found = INSTANCES["atelier"]
+    if not found.machine.service(f"matrix-synapse@{found.slug}").is_running:
+        remove(found)
+        done(play(found))
+    return found
+
+
+@pytest.fixture
+def as_declared(atelier: Instance) -> Instance:
+    """With nothing that a test before has changed in its configuration."""
+    if "retention" in atelier.run("cat", "/etc/matrix/atelier/synapse/homeserver.yaml"):
+        done(play(atelier))
+    return atelier
+
+
+@pytest.fixture
+def removed() -> Instance:
+    """The same one, gone."""
+    remove(INSTANCES["atelier"])
+    return INSTANCES["atelier"]
 
 
 @pytest.fixture(scope="session")
-def atelier(both: dict[str, Instance]) -> Instance:
-    return both["atelier"]
+def nord() -> Instance:
+    """The neighbour whose name begins like the other's; nothing takes it away."""
+    return INSTANCES["atelier-nord"]
 
 
-@pytest.fixture(scope="session")
-def nord(both: dict[str, Instance]) -> Instance:
-    """The neighbour whose name begins like the other's."""
-    return both["atelier-nord"]
+@pytest.fixture
+def both(atelier: Instance, nord: Instance) -> dict[str, Instance]:
+    return {found.slug: found for found in (atelier, nord)}
 
 
 def steady(instance: Instance) -> Steady:
@@ -83,6 +111,13 @@ def begin(instance: Instance, *arguments: str, **variables: Any) -> Run:
 
 def play(instance: Instance, *arguments: str, **variables: Any) -> tuple[int, str]:
     return begin(instance, *arguments, **variables).finish()
+
+
+def done(outcome: tuple[int, str]) -> str:
+    """What a run said that went well."""
+    status, said = outcome
+    assert status == 0, said
+    return said
 
 
 def bring_one_step(instance: Instance) -> None:

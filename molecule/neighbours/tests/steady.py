@@ -12,8 +12,10 @@ import time
 from types import TracebackType
 from urllib.parse import urlsplit
 
+from ansible_collections.cae.matrix.tests.patience import patient
+
 PERIOD = 0.1
-# Slower than this, people would notice.
+# Slower than this on a quiet machine, people would notice.
 TIMEOUT = 5.0
 
 
@@ -58,7 +60,7 @@ class Steady:
                 self.failures.append(f"{time.strftime('%H:%M:%S')} {problem}")
 
     def _ask(self) -> str:
-        connection = http.client.HTTPSConnection(self.host, timeout=TIMEOUT, context=self.context)
+        connection = http.client.HTTPSConnection(self.host, timeout=patient(TIMEOUT), context=self.context)
         try:
             connection.request("GET", self.path, headers={"Connection": "close"})
             answer = connection.getresponse()

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import ssl
 import subprocess
-import time
 
 import pytest
+from ansible_collections.cae.matrix.tests.patience import START, eventually
 from conftest import Instance
 
 PAIRS = [("atelier", "atelier-nord"), ("atelier-nord", "atelier")]
@@ -132,7 +132,5 @@ def test_who_takes_too_much_is_ended_and_the_neighbour_is_not(both: dict[str, In
     done = subprocess.run(["docker", "exec", atelier.container, *greedy], capture_output=True, text=True, check=False)
     assert "status=KILL" in done.stderr, done.stderr
     assert show(nord, "matrix-synapse@atelier-nord.service", "MainPID", "NRestarts") == before
-    deadline = time.monotonic() + 60
-    while show(atelier, "matrix-synapse@atelier.service", "ActiveState")["ActiveState"] != "active":
-        assert time.monotonic() < deadline
-        time.sleep(1)
+    active = {"ActiveState": "active"}
+    eventually(lambda: show(atelier, "matrix-synapse@atelier.service", "ActiveState") == active, seconds=START)
