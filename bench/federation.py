@@ -30,9 +30,10 @@ from xml.etree import ElementTree
 import requests
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "molecule/shared/tests"))
+sys.path[:0] = [str(ROOT / "molecule/shared/tests"), str(ROOT / ".ansible/collections")]
 
-from partition import Conversation, Side, eventually, partition
+from ansible_collections.cae.matrix.tests.patience import START, eventually
+from partition import Conversation, Side, partition
 
 MACHINES = {"one": 12, "two": 13, "three": 12}
 INSTANCES = {"atelier": "one", "jardin": "two", "verger": "three", "ancienne": "one", "autrefois": "two"}
@@ -183,7 +184,7 @@ class Federation:
             speaker, listener = talk.sides if number % 2 == 0 else talk.sides[::-1]
             began = time.monotonic()
             said = talk.say(speaker)
-            took.append((eventually(partial(listener.when, said), every=0.005) - began) * 1000)
+            took.append((eventually(partial(listener.when, said), seconds=START, every=0.005) - began) * 1000)
         problems = talk.problems()
         talk.close()
         # The first ones find each other's names, keys and connections.
@@ -246,7 +247,7 @@ class Federation:
         speakers = [(talk, side) for talk in talks.values() for side in talk.sides[: 2 if both else 1]]
         for talk, side in speakers:
             talk.say(side)
-        eventually(lambda: all(talk.missing() == 0 for talk in talks.values()))
+        eventually(lambda: all(talk.missing() == 0 for talk in talks.values()), seconds=START)
         healed = self._talk(trouble, speakers, seconds, every=10)
         with concurrent.futures.ThreadPoolExecutor() as pool:
             waiting = {kind: pool.submit(self._arrived, talk, healed) for kind, talk in talks.items()}

@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.cae.matrix.tests.patience import PROMPT, patient
 from nio import AsyncClient, AsyncClientConfig, MatrixRoom, MegolmEvent, RoomMessageText
 
 
@@ -57,11 +58,9 @@ class EncryptingClient:
             room_id, "m.room.message", {"msgtype": "m.text", "body": text}, ignore_unverified_devices=True
         )
 
-    async def hears(self, text: str, tries: int = 20) -> bool:
-        """Whether the text arrives and can be read, within a few long polls."""
-        for _ in range(tries):
-            if text in self.read:
-                return True
+    async def hears(self, text: str) -> bool:
+        """Whether the text arrives and can be read."""
+        begin = time.monotonic()
+        while text not in self.read and time.monotonic() - begin < patient(PROMPT):
             await self.client.sync(timeout=1000)
-            await asyncio.sleep(0)
         return text in self.read

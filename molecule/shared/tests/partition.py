@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from ansible_collections.cae.matrix.tests.patience import START, eventually
+
 # One request of a person to the client API of their own server: method, path, body; the answer, which must be good.
 Ask = Callable[[str, str, dict[str, Any] | None], Any]
 
@@ -78,7 +80,7 @@ class Conversation:
         body = {"name": name, "preset": "private_chat", "invite": [side.user_id for side in others]}
         self.room: str = first.ask("POST", "/_matrix/client/v3/createRoom", body)["room_id"]
         for side in others:
-            eventually(partial(side.ask, "POST", f"/_matrix/client/v3/join/{_quoted(self.room)}", {}))
+            eventually(partial(side.ask, "POST", f"/_matrix/client/v3/join/{_quoted(self.room)}", {}), seconds=START)
         for side in sides:
             threading.Thread(target=self._listen, args=(side,), daemon=True).start()
 
@@ -168,19 +170,3 @@ class Conversation:
     def close(self) -> None:
         """Nobody listens any more, once the /sync of now is answered."""
         self._end.set()
-
-
-def eventually(attempt: Callable[[], Any], seconds: float = 60, every: float = 0.3) -> Any:
-    """The first answer that is true and no failure; the last failure when time is up."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            answer = attempt()
-            if answer:
-                return answer
-            failure: Exception | None = None
-        except Exception as error:  # whatever it is, it is raised in the end
-            failure = error
-        if time.monotonic() > deadline:
-            raise failure or AssertionError(f"not in {seconds:g} s; last: {answer!r}")
-        time.sleep(every)

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from ansible_collections.cae.matrix.tests.patience import START, patient
 from conftest import Api, Instance, Person
 from encrypting_client import EncryptingClient
 
@@ -168,7 +169,7 @@ def test_the_operators_api_is_not_reachable_from_outside(instance: Instance, pat
 
 def raw_get(instance: Instance, name: str, path: str, token: str) -> str:
     with (
-        socket.create_connection((instance.address, 443), timeout=30) as plain,
+        socket.create_connection((instance.address, 443), timeout=patient(START)) as plain,
         instance.ssl_context().wrap_socket(plain, server_hostname=name) as tls,
     ):
         request = f"GET {path} HTTP/1.1\r\nHost: {name}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"

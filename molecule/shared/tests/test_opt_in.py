@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import secrets
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from ansible_collections.cae.matrix.tests.patience import eventually
 from conftest import Api, Instance, Person
 
 CLIENT = "/_matrix/client/v3"
@@ -35,13 +35,6 @@ def account_data(api: Api, person: Person, kind: str) -> dict[str, Any] | None:
     path = f"{CLIENT}/user/{quote(person.user_id)}/account_data/{kind}"
     answer = api.request("GET", path, token=person.token)
     return answer.json() if answer.status_code == 200 else None
-
-
-def eventually(seen: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 20
-    while not (found := seen()) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return found
 
 
 @pytest.mark.parametrize(
@@ -88,11 +81,11 @@ def test_a_person_can_ask_for_more(api: Api, people: list[Person]) -> None:
 
 
 def test_newcomers_are_not_asked_about_recovery_until_they_opt_in(api: Api, registration_token: str) -> None:
-    answer = api.register(f"dalia-{time.monotonic_ns()}", "un mot de passe assez long", registration_token)
+    answer = api.register(f"dalia-{secrets.token_hex(4)}", "un mot de passe assez long", registration_token)
     assert answer.status_code == 200, answer.text
     dalia = api.login(answer.json()["user_id"], "un mot de passe assez long")
-    assert eventually(lambda: account_data(api, dalia, "io.element.recovery") == {"enabled": False})
+    eventually(lambda: account_data(api, dalia, "io.element.recovery") == {"enabled": False})
     room = make_room(api, dalia, {})
     assert account_data(api, dalia, "io.element.recovery") == {"enabled": False}
     api.ok("PUT", f"{CLIENT}/rooms/{quote(room)}/state/m.room.encryption/", MEGOLM, dalia.token)
-    assert eventually(lambda: account_data(api, dalia, "io.element.recovery") == {})
+    eventually(lambda: account_data(api, dalia, "io.element.recovery") == {})

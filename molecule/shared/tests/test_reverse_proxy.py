@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pytest
+from ansible_collections.cae.matrix.tests.patience import START, patient
 from conftest import Instance
 from testinfra.host import Host
 
@@ -26,7 +27,7 @@ class Answer:
 
 
 def connect(instance: Instance, name: str, context: ssl.SSLContext | None = None) -> ssl.SSLSocket:
-    raw = socket.create_connection((instance.address, 443), timeout=30)
+    raw = socket.create_connection((instance.address, 443), timeout=patient(START))
     return (context or instance.ssl_context()).wrap_socket(raw, server_hostname=name)
 
 
@@ -121,7 +122,7 @@ def test_well_known_documents(instance: Instance, document: str) -> None:
 
 def test_http_leads_to_https(instance: Instance) -> None:
     for name in (instance.domain, instance.matrix_hostname):
-        connection = http.client.HTTPConnection(instance.address, 80, timeout=30)
+        connection = http.client.HTTPConnection(instance.address, 80, timeout=patient(START))
         connection.request("GET", "/a?b", headers={"Host": name})
         answer = connection.getresponse()
         assert answer.status == 301
