@@ -1,6 +1,9 @@
 # Copyright: cae.matrix contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What the scenarios' tests share: the instances, their public names, people, and the journal when a test fails."""
+"""What the scenarios' tests share: the instances, their public names, people, and the journal when a test fails.
+
+Whatever the tests are about, nothing may ask anybody outside the test network meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import socket
 import ssl
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +24,18 @@ import pytest
 import requests
 import testinfra
 import yaml
+from ansible_collections.cae.matrix.tests.patience import SETTLE, START, patient
 from testinfra.host import Host
 
 EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+
+# Nobody's address: each machine sends a packet there, so that a count of none means something.
+NOBODY = ("192.0.2.1", 9)
+SEND = """
+import contextlib, socket, sys
+with contextlib.suppress(PermissionError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as card:
+    card.sendto(b"?", (sys.argv[1], int(sys.argv[2])))
+"""
 
 # Runs on the target with its Python: nothing there but the socket answers the admin API.
 ADMIN_CALL = """
@@ -31,7 +44,7 @@ import http.client, json, socket, sys
 class Connection(http.client.HTTPConnection):
     def connect(self):
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(60)
+        self.sock.settimeout({seconds})
         self.sock.connect("/run/matrix-synapse/{slug}/client.sock")
 
 connection = Connection("localhost")
@@ -86,7 +99,7 @@ class Instance:
 
     def admin(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
         """The admin API, over the instance's own socket, as the operators on the machine use it."""
-        script = ADMIN_CALL.format(slug=self.slug)
+        script = ADMIN_CALL.format(slug=self.slug, seconds=patient(START))
         extra = [json.dumps(body)] if body is not None else []
         status, answer = json.loads(self.run("python3", "-c", script, method, path, *extra))
         return int(status), answer
@@ -117,12 +130,10 @@ class Api:
     ) -> requests.Response:
         """One request; where the server asks for patience (429), it gets as much as it asks for."""
         headers = {**(headers or {}), **({"Authorization": f"Bearer {token}"} if token else {})}
-        deadline = time.monotonic() + 120
+        url, begin = self.instance.base_url + path, time.monotonic()
         while True:
-            answer = self.session.request(
-                method, self.instance.base_url + path, json=body, headers=headers, timeout=60, **options
-            )
-            if answer.status_code != 429 or time.monotonic() > deadline:
+            answer = self.session.request(method, url, json=body, headers=headers, timeout=patient(START), **options)
+            if answer.status_code != 429 or time.monotonic() - begin > patient(SETTLE):
                 return answer
             time.sleep(answer.json().get("retry_after_ms", 1000) / 1000)
 
@@ -179,10 +190,57 @@ def instances() -> list[Instance]:
                 element_hostname=f"chat.{domain}",
                 ca_file=str(EPHEMERAL / "ca" / "ca.pem"),
                 address=addresses[name],
-                container=yaml.safe_load((inventory / "host_vars" / name).read_text())["ansible_host"],
+                container=container_of(name),
             )
         )
     return found
+
+
+def container_of(host: str) -> str:
+    """Where a host of the inventory lives."""
+    return str(yaml.safe_load((EPHEMERAL / "inventory/host_vars" / host).read_text())["ansible_host"])
+
+
+def machines() -> list[str]:
+    """The containers, all on one network."""
+    return sorted({container_of(host) for host in json.loads((EPHEMERAL / "addresses.json").read_text())})
+
+
+def docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def dropped(container: str) -> Counter[str]:
+    """How many packets of a machine were to leave the test network, and where to (molecule/shared/network)."""
+    ask = ["--network", f"container:{container}", "--cap-add", "NET_ADMIN", "cae-matrix/prepared:13", "nft", "--json"]
+    listed = json.loads(docker("run", "--rm", *ask, "list", "table", "inet", "closed"))["nftables"]
+    found: Counter[str] = Counter()
+    for element in [each["elem"] for entry in listed for each in entry.get("set", {}).get("elem", [])]:
+        found[" ".join(map(str, element["val"]["concat"]))] += element["counter"]["packets"]
+    return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobody_outside_is_asked(request: pytest.FixtureRequest) -> Iterator[None]:
+    """From the moment the network was closed until the last test: no packet to outside, no name but the network's."""
+    known = " ".join(map(str, (NOBODY[0], "udp", NOBODY[1])))
+    for container in machines():
+        docker("exec", container, "python3", "-c", SEND, *map(str, NOBODY))
+        assert dropped(container)[known], f"{container}: what leaves the network is not counted"
+    yield
+    tried = Counter(
+        {
+            f"{container} to {where}": count
+            for container in machines()
+            for where, count in dropped(container).items()
+            if where != known
+        }
+    )
+    names = docker("logs", machines()[0].rpartition("-")[0] + "-names").split()
+    tried.update(f"the name {name}" for name in names if not f".{name}".endswith(".test"))
+    if report := request.config.option.xmlpath:
+        Path(report).with_suffix(".outside").write_text(f"{tried.total()}\n")
+    assert not tried, "asked outside the test network: " + ", ".join(f"{what} ({tried[what]})" for what in tried)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -216,6 +274,13 @@ def host(instance: Instance) -> Host:
 
 
 @pytest.fixture(scope="session")
+def first_start(instance: Instance) -> str:
+    """The start of Synapse that the gate has seen: who is about to restart it asks for this before."""
+    unit = f"matrix-synapse@{instance.slug}.service"
+    return instance.run("systemctl", "show", "-P", "InvocationID", unit).strip()
+
+
+@pytest.fixture(scope="session")
 def api(instance: Instance) -> Api:
     return Api(instance)
 
@@ -246,19 +311,30 @@ def people(instance: Instance, api: Api, registration_token: str) -> list[Person
     return instance.people
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "last: takes away what all other tests look at, and so comes after them")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever order they were given otherwise."""
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """A failed test shows what the services said meanwhile."""
+    """A failed test shows what the services said meanwhile: those of its instance, or of all."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
-    found = getattr(item, "funcargs", {}).get("instance")
-    if not report.failed or found is None:
+    if not report.failed:
         return
-    for unit in (f"matrix-synapse@{found.slug}.service", "nginx.service", "postgresql@*.service"):
-        journal = subprocess.run(
-            ["docker", "exec", found.container, "journalctl", "--no-pager", "--lines", "60", "--unit", unit],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        report.sections.append((f"journal of {unit} on {found.container}", journal.stdout + journal.stderr))
+    mine = getattr(item, "funcargs", {}).get("instance")
+    for found in [mine] if mine else instances():
+        for unit in (f"matrix-synapse@{found.slug}.service", "nginx.service", "postgresql@*.service"):
+            journal = subprocess.run(
+                ["docker", "exec", found.container, "journalctl", "--no-pager", "--lines", "60", "--unit", unit],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            report.sections.append((f"journal of {unit} on {found.container}", journal.stdout + journal.stderr))
