@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
 import sys
 import tarfile
 
@@ -34,6 +35,8 @@ os.environ.setdefault("GALAXY_IMPORTER_CONFIG", str(ROOT / "tests" / "galaxy-imp
 antsibull_nox.load_antsibull_nox_toml()
 
 ON = {core: [str(ROOT / "tests" / "on-core"), core] for core in parts.CORES}
+DIRECTORIES = ["changelogs", "docs", "inventories", "meta", "playbooks", "plugins", "roles"]
+FILES = ["FILES.json", "LICENSE", "MANIFEST.json", "README.md", "requirements.yml"]
 EXAMPLES = {
     "inventories/example_cooperative": ("cooperative", "verify", "registration_token", "audit", "remedy"),
     "inventories/example_federation_hub/hosts.yml": ("federation_hub",),
@@ -115,23 +118,13 @@ def ansible_lint(session: nox.Session) -> None:
 def package(session: nox.Session) -> None:
     """Build the tarball that ops teams get: it holds what it should, installs, and its playbooks are found by name."""
     work = pathlib.Path(session.create_tmp()).resolve()
+    shutil.rmtree(work)
     galaxy = [*ON["2.19"], "ansible-galaxy", "collection"]
     session.run(*galaxy, "build", "--force", "--output-path", str(work), external=True, silent=True)
     (archive,) = work.glob("cae-matrix-*.tar.gz")
     with tarfile.open(archive) as opened:
         held = sorted({name.partition("/")[0] for name in opened.getnames()})
-    wanted = [
-        "FILES.json",
-        "LICENSE",
-        "MANIFEST.json",
-        "README.md",
-        "changelogs",
-        "docs",
-        "inventories",
-        "meta",
-        "playbooks",
-    ]
-    if held != [*wanted, "plugins", "requirements.yml", "roles"]:
+    if held != sorted(FILES + DIRECTORIES):
         session.error(f"galaxy.yml: the tarball holds {' '.join(held)}")
     place = str(work / "collections")
     install = ["install", "--no-deps", "--offline", "--force", "-p", place, str(archive)]
@@ -139,10 +132,9 @@ def package(session: nox.Session) -> None:
     commands = []
     for inventory, playbooks in EXAMPLES.items():
         vault = ["--vault-password-file", f"{inventory.removesuffix('/hosts.yml')}/vault-passphrase"]
-        for core in parts.CORES:
-            for playbook in playbooks:
-                play = ["ansible-playbook", "-i", inventory, f"cae.matrix.{playbook}", "--syntax-check"]
-                commands.append([*ON[core], *play, *vault])
+        named = [f"cae.matrix.{playbook}" for playbook in playbooks]
+        play = ["ansible-playbook", "-i", inventory, *named, "--syntax-check", *vault]
+        commands += [[*ON[core], *play] for core in parts.CORES]
     run_all(session, *commands, ANSIBLE_COLLECTIONS_PATH=place)
 
 
