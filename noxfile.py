@@ -110,7 +110,7 @@ def mypy(session: nox.Session) -> None:
 def ansible_lint(session: nox.Session) -> None:
     """Lint all YAML of Ansible, in the strictest profile."""
     vault = "inventories/example_cooperative/vault-passphrase"
-    lint = ["ansible-lint", "--offline", "--strict", "--profile", "production", "--nocolor"]
+    lint = ["ansible-lint", "--offline", "--strict", "--profile", "production", "--nocolor", "-f", "pep8"]
     session.run(*ON["2.19"], *lint, external=True, env={"ANSIBLE_VAULT_PASSWORD_FILE": vault})
 
 

@@ -228,8 +228,9 @@ def read_junit(path: pathlib.Path) -> list[Case]:
 
 # Where pytest says that something was raised, and what: `tests/test_one.py:12: AssertionError`.
 RAISED = re.compile(r"^(\S+\.py:\d+): (\w[\w.]*)", re.M)
-# What linters say: `path:12:3: text`.
-COMPLAINT = re.compile(r"^(?!nox > )[\w./@-]+\.\w+:\d+(:\d+)?: .+", re.M)
+# What linters say: `path:12:3: text`, the text or more of it on a line of its own.
+COMPLAINT = re.compile(r"^[\w./@-]+\.\w+(?::\d+(?::\d+)?: .+(?:\n  \S.*)?|:\n  \S.*)", re.M)
+SESSION = re.compile(r"^nox > (Session \S+ (?:aborted|failed).*)", re.M)
 WARNING = re.compile(r"^\[(?:DEPRECATION )?WARNING\].*", re.M)
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -265,7 +266,8 @@ def causes(log: str, cases: Sequence[Case], most: int = 6) -> list[str]:
     """Why a part failed, the most telling first: tests, tasks, complaints of linters, warnings, last words."""
     log = ESCAPES.sub("", log)
     found = [failed_lines(case) for case in cases if case.outcome == "failed"]
-    found = found or failed_tasks(log) or [each[0] for each in COMPLAINT.finditer(log)] or WARNING.findall(log)
+    complaints = [" ".join(each[0].split()) for each in COMPLAINT.finditer(log)]
+    found = found or failed_tasks(log) or complaints + SESSION.findall(log) or WARNING.findall(log)
     found = list(dict.fromkeys(found)) or log.strip().splitlines()[-3:] or ["it said nothing"]
     more = [f"and {len(found) - most} more"] if len(found) > most else []
     return [line[:400] for line in found[:most]] + more

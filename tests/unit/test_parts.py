@@ -181,6 +181,10 @@ def test_the_log_of_a_run_tells_which_task_failed() -> None:
     ("log", "said"),
     [
         ("ok\nroles/a.yml:3:1: \x1b[31myaml[indent]\x1b[0m wrong\nnox > x\n", ["roles/a.yml:3:1: yaml[indent] wrong"]),
+        (
+            "meta/a.yml:3:5: [colons]\n  error: too many\n3 | a:  b\nplugins/b.py:\n  wrong\nnox > Session y failed.\n",
+            ["meta/a.yml:3:5: [colons] error: too many", "plugins/b.py: wrong", "Session y failed."],
+        ),
         ("[DEPRECATION WARNING]: old\nok\n", ["[DEPRECATION WARNING]: old"]),
         ("one\ntwo\n\nthree\nfour\n", ["two", "", "three", "four"][-3:]),
         ("", ["it said nothing"]),
