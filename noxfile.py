@@ -55,18 +55,25 @@ def run_all(session: nox.Session, *commands: list[str], **environment: str) -> N
         session.error(f"{failed} of {len(commands)} failed")
 
 
+def run_parts(session: nox.Session, cross: bool = False) -> None:
+    try:
+        passed = parts.main(session.posargs, cross)
+    except parts.Wrong as wrong:
+        session.error(str(wrong))
+    if not passed:
+        session.error("not all parts passed")
+
+
 @nox.session(python=False)
 def test(session: nox.Session) -> None:
     """Run all parts of the tests, or those named after `--`: what CI runs."""
-    if not parts.main(session.posargs):
-        session.error("not all parts passed")
+    run_parts(session)
 
 
 @nox.session(name="test-all", python=False)
 def test_all(session: nox.Session) -> None:
     """Run every scenario with every core on every Debian, and all other parts with every core."""
-    if not parts.main(session.posargs, cross=True):
-        session.error("not all parts passed")
+    run_parts(session, cross=True)
 
 
 @nox.session(python=False)

@@ -78,6 +78,11 @@ class Part:
         return "venv-synapse" if self.name == "synapse" else "collection"
 
     @property
+    def home(self) -> str:
+        """Where its tests say they are."""
+        return f"molecule/{self.name}" if self.scenario else ""
+
+    @property
     def log(self) -> pathlib.Path:
         return REPORTS / f"{self.id}.log"
 
@@ -90,7 +95,7 @@ class Part:
             return ["tests/molecule-run", self.pair, self.name]
         if self.name in ALONE:
             return [sys.executable, "-m", "nox", "-s", *ALONE[self.name]]
-        pytest = ["tests/on-core", self.pair, "python", "-m", "pytest", "-q", "--junitxml", str(self.junit)]
+        pytest = ["tests/on-core", self.pair, "python", "-m", "pytest", "--junitxml", str(self.junit)]
         if self.name == "synapse":
             # Two workers in one place: most of their time is spent waiting for a Synapse.
             return [*pytest, "-m", "synapse", "-n", "2", "--dist", "loadfile", "tests/unit"]
@@ -235,12 +240,16 @@ WARNING = re.compile(r"^\[(?:DEPRECATION )?WARNING\].*", re.M)
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def failed_lines(case: Case) -> str:
-    """Which line of a test failed, and what it said."""
+def failed_line(case: Case, home: str) -> str:
+    """Which line of a test failed, and what it said; its path from the root, also where it ran in a scenario."""
     raised = list(RAISED.finditer(case.said))
     said = [line[1:].strip() for line in case.said.splitlines() if line.startswith("E ")]
     text = said[0] if said else next(iter(case.said.strip().splitlines()), "")
-    return f"{raised[-1][1] if raised else case.name}: {case.name.rpartition('::')[2]}: {text}"
+    line = raised[-1][1] if raised else case.name
+    path = line.partition(":")[0]
+    if not (ROOT / path).exists() and (ROOT / home / path).exists():
+        line = f"{home}/{line}"
+    return f"{line}: {case.name.rpartition('::')[2]}: {text}"
 
 
 def failed_tasks(log: str) -> list[str]:
@@ -262,10 +271,10 @@ def failed_tasks(log: str) -> list[str]:
     return found[-3:]
 
 
-def causes(log: str, cases: Sequence[Case], most: int = 6) -> list[str]:
+def causes(log: str, cases: Sequence[Case], home: str = "", most: int = 6) -> list[str]:
     """Why a part failed, the most telling first: tests, tasks, complaints of linters, warnings, last words."""
     log = ESCAPES.sub("", log)
-    found = [failed_lines(case) for case in cases if case.outcome == "failed"]
+    found = [failed_line(case, home) for case in cases if case.outcome == "failed"]
     complaints = [" ".join(each[0].split()) for each in COMPLAINT.finditer(log)]
     found = found or failed_tasks(log) or complaints + SESSION.findall(log) or WARNING.findall(log)
     found = list(dict.fromkeys(found)) or log.strip().splitlines()[-3:] or ["it said nothing"]
@@ -436,7 +445,9 @@ class Run:
         said = part.log.read_text(encoding="utf-8", errors="replace")
         cases = read_junit(part.junit)
         outcome = "passed" if code == 0 else "failed"
-        result = Result(part, outcome, time.monotonic() - begin, cases, [] if code == 0 else causes(said, cases))
+        result = Result(
+            part, outcome, time.monotonic() - begin, cases, [] if code == 0 else causes(said, cases, part.home)
+        )
         with self.changed:
             self.results.append(result)
             if not self.alone:

@@ -145,6 +145,10 @@ def test_a_report_tells_which_line_failed(tmp_path: pathlib.Path) -> None:
         "tests/unit/helpers.py:40: test_bad: AssertionError: words",
         "tests.unit.test_two: tests.unit.test_two: SyntaxError: bad",
     ]
+    in_scenario = Case("tests/test_gate::test_it", 1, "failed", "tests/test_gate.py:3: AssertionError")
+    assert parts.causes("", [in_scenario], "molecule/gate")[0].startswith(
+        "molecule/gate/tests/test_gate.py:3: test_it: "
+    )
     assert parts.read_junit(tmp_path / "absent.xml") == []
     report.write_text("cut off <")
     assert parts.read_junit(report) == []
