@@ -273,7 +273,7 @@ def failed_tasks(log: str) -> list[str]:
 
 def causes(log: str, cases: Sequence[Case], home: str = "", most: int = 6) -> list[str]:
     """Why a part failed, the most telling first: tests, tasks, complaints of linters, warnings, last words."""
-    log = ESCAPES.sub("", log)
+    log = ESCAPES.sub("", log).replace(f"{ROOT}/", "")
     found = [failed_line(case, home) for case in cases if case.outcome == "failed"]
     complaints = [" ".join(each[0].split()) for each in COMPLAINT.finditer(log)]
     found = found or failed_tasks(log) or complaints + SESSION.findall(log) or WARNING.findall(log)
