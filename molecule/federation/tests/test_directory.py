@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import json
 
+import pytest
 import requests
 from ansible_collections.cae.matrix.plugins.module_utils.members import check_signature, read_published
 from ansible_collections.cae.matrix.tests.patience import START, patient
@@ -23,8 +24,13 @@ def get(name: str = "") -> requests.Response:
     return session.get(f"https://{SERVERS[HUB].domain}/federation/{name}", timeout=patient(START))
 
 
-def test_all_members_servers_answer_the_hub() -> None:
+@pytest.fixture(autouse=True, scope="module")
+def as_it_is_now() -> None:
+    """Not as it was while another test had broken something."""
     SERVERS[HUB].run("systemctl", "restart", f"{PROGRAM}.service")
+
+
+def test_all_members_servers_answer_the_hub() -> None:
     answer = get("state.json")
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
     found = {one["domain"]: (one["state"], one["problem"]) for one in answer.json()["members"]}
