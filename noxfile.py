@@ -152,10 +152,16 @@ def sanity(session: nox.Session) -> None:
     setup = antsibull_nox.sessions.collections.prepare_collections(
         session, install_in_site_packages=False, install_out_of_tree=True
     )
-    if setup:
-        with session.chdir(setup.current_path):
-            environment = {"ANSIBLE_COLLECTIONS_PATH": str(setup.current_place)}
-            session.run("ansible-test", "sanity", "--venv", *session.posargs, env=environment)
+    if not setup:
+        return
+    # ansible-test fetches pip from a server of its own, unless it did before; Python brings one along.
+    home = pathlib.Path(session.create_tmp()).resolve()
+    get_pip = home / ".ansible" / "test" / "cache" / "get_pip_24_2.py"
+    get_pip.parent.mkdir(parents=True, exist_ok=True)
+    get_pip.write_text("import ensurepip\nensurepip.bootstrap()\n")
+    with session.chdir(setup.current_path):
+        environment = {"ANSIBLE_COLLECTIONS_PATH": str(setup.current_place), "HOME": str(home)}
+        session.run("ansible-test", "sanity", "--venv", *session.posargs, env=environment)
 
 
 @nox.session(python=False)
