@@ -62,7 +62,7 @@ def test_a_member_leaves_one_closes_itself_and_everybody_comes_back(
         a_member_leaves_while_the_others_talk(people, rooms, tmp_path)
         a_cooperative_closes_itself(people, rooms, tmp_path)
     finally:
-        done = run(tmp_path, HUB, "fabrique", "jardin")
+        done = run(tmp_path, *STAYING, "jardin")
     assert done.status == 0, done.output
     for talk in rooms.values():
         both_hear(talk)
