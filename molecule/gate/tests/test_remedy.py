@@ -6,16 +6,13 @@ from __future__ import annotations
 
 import json
 import secrets
-import urllib.parse
-from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote as percent
 
 import pytest
-from conftest import CONFIG, DOMAIN, PROJECT, Server
+from gate import ATTESTATION, CONFIG, DOMAIN, MEGOLM, Server
 
-PLAYBOOK = PROJECT / "playbooks/remedy.yml"
-ENCRYPTION = {"algorithm": "m.megolm.v1.aes-sha2"}
-ENCRYPTED = "SELECT room_id FROM current_state_events JOIN rooms USING (room_id) WHERE type = 'm.room.encryption'"
+PLAYBOOK = "playbooks/remedy.yml"
 
 
 class Person:
@@ -23,17 +20,7 @@ class Person:
 
     def __init__(self, server: Server, name: str) -> None:
         self.server, self.user_id = server, f"@{name}:{DOMAIN}"
-        password = secrets.token_urlsafe(12)
-        status, answer = server.admin("PUT", f"/_synapse/admin/v2/users/{self.user_id}", {"password": password})
-        assert status in (200, 201), answer
-        login = {
-            "type": "m.login.password",
-            "identifier": {"type": "m.id.user", "user": name},
-            "password": password,
-        }
-        status, answer = server.ask("POST", "/_matrix/client/v3/login", login)
-        assert status == 200, answer
-        self.token = str(answer["access_token"])
+        self.token = server.token_of_new(name)
 
     def status(self, method: str, path: str, body: Any = None) -> int:
         return self.server.ask(method, f"/_matrix/client/v3/{path}", body, self.token)[0]
@@ -52,16 +39,12 @@ class Person:
 
 
 def quote(part: str) -> str:
-    return urllib.parse.quote(part, safe="")
+    return percent(part, safe="")
 
 
 @pytest.fixture(scope="module")
-def people(server: Server) -> Iterator[tuple[Person, Person]]:
-    alice, bruno = Person(server, f"alice-{secrets.token_hex(3)}"), Person(server, f"bruno-{secrets.token_hex(3)}")
-    yield alice, bruno
-    # Other tests want a server that nothing speaks against.
-    for room in server.sql(f"{ENCRYPTED} AND creator = '{alice.user_id}'").splitlines():
-        server.remove_room(room)
+def people(server: Server) -> tuple[Person, Person]:
+    return Person(server, f"alice-{secrets.token_hex(3)}"), Person(server, f"bruno-{secrets.token_hex(3)}")
 
 
 def office(people: tuple[Person, Person], alias: str) -> tuple[str, str]:
@@ -71,7 +54,7 @@ def office(people: tuple[Person, Person], alias: str) -> tuple[str, str]:
     body = {"name": alias, "topic": "Le quotidien", "room_alias_name": alias, "invite": [bruno.user_id]}
     room = alice.ask("POST", "createRoom", body)["room_id"]
     # As any client does in the room's settings; at creation, it would be taken for a habit.
-    alice.ask("PUT", f"rooms/{quote(room)}/state/m.room.encryption/", ENCRYPTION)
+    alice.ask("PUT", f"rooms/{quote(room)}/state/m.room.encryption/", MEGOLM)
     alice.ask("PUT", f"rooms/{quote(space)}/state/m.space.child/{quote(room)}", {"via": [DOMAIN], "order": "a"})
     bruno.ask("POST", f"join/{quote(room)}", {})
     return room, space
@@ -116,7 +99,7 @@ def test_shown_done_and_done_again(server: Server, people: tuple[Person, Person]
     # What was said there stays there.
     assert bruno.ask("GET", f"rooms/{quote(room)}/messages?dir=b&limit=100")["chunk"]
 
-    again = server.run(PLAYBOOK, remedy_rooms=[room, f"#{alias}:{DOMAIN}", alias], remedy_apply=True)
+    again = server.module("remedy", rooms=[room, f"#{alias}:{DOMAIN}", alias])
     assert again.status == 0, again.output
     assert not again.changed, again.output
     assert f"replaced already by {new}; nothing to do" in " ".join(again.output.split())
@@ -128,12 +111,8 @@ def test_before_the_first_attestation(server: Server, people: tuple[Person, Pers
     """The gate refuses a server for such a room; the remedy has to work there all the same."""
     alice, bruno = people
     room, _ = office(people, f"tard-{secrets.token_hex(3)}")
-    attestation = f"{CONFIG}/attestation.json"
-    server.inside("mv", attestation, f"{attestation}.kept")
-    try:
-        done = server.run(PLAYBOOK, remedy_rooms=[room], remedy_apply=True)
-    finally:
-        server.inside("mv", f"{attestation}.kept", attestation)
+    with server.aside(ATTESTATION):
+        done = server.module("remedy", rooms=[room])
     assert done.status == 0, done.output
     new = alice.state(room, "m.room.tombstone")["replacement_room"]
     bruno.ask("POST", f"join/{quote(new)}", {})
@@ -144,7 +123,7 @@ def test_one_wrong_room_and_nothing_is_changed(server: Server, people: tuple[Per
     alice, _ = people
     room, _ = office(people, f"juste-{secrets.token_hex(3)}")
     plain = alice.ask("POST", "createRoom", {"name": "En clair"})["room_id"]
-    run = server.run(PLAYBOOK, remedy_rooms=[room, plain, f"!nowhere:{DOMAIN}"], remedy_apply=True)
+    run = server.module("remedy", rooms=[room, plain, f"!nowhere:{DOMAIN}"])
     assert run.status != 0, run.output
     for words in (
         "Nothing was changed",
@@ -165,11 +144,7 @@ def test_without_rooms_it_asks_for_them(server: Server) -> None:
 
 def test_without_the_gate_s_token_it_is_said(server: Server, people: tuple[Person, Person]) -> None:
     room, _ = office(people, f"sans-{secrets.token_hex(3)}")
-    token = f"{CONFIG}/gate.token"
-    server.inside("mv", token, f"{token}.kept")
-    try:
-        run = server.run(PLAYBOOK, remedy_rooms=[room])
-        assert run.status != 0, run.output
-        assert "cae.matrix.cooperative" in run.output
-    finally:
-        server.inside("mv", f"{token}.kept", token)
+    with server.aside(f"{CONFIG}/gate.token"):
+        run = server.module("remedy", rooms=[room], _ansible_check_mode=True)
+    assert run.status != 0, run.output
+    assert "cae.matrix.cooperative" in run.output
