@@ -62,6 +62,11 @@ def as_postgres(server: Server, script: str, database: str = "postgres") -> None
     server.inside("su", "postgres", "-c", f"{PSQL} {database}", content=script)
 
 
+@pytest.fixture
+def as_it_was() -> None:
+    """Nothing is broken here that does not come back at once: once for all is enough."""
+
+
 @pytest.fixture(scope="module")
 def support(server: Server) -> str:
     return server.token_of_support()

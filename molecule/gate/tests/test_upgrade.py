@@ -31,7 +31,7 @@ def test_a_server_without_the_module_gets_it(server: Server) -> None:
     release = server.inside("readlink", "-f", f"{CONFIG}/venv").strip()
     server.inside(f"{release}/bin/python", "-c", BEFORE, CONFIG, EARLIER)
     server.restart()
-    passed(server, server.run("molecule/shared/converge.yml"))
+    passed(server, server.run("molecule/gate/upgrade.yml"))
     assert server.inside("readlink", "-f", f"{CONFIG}/venv").strip() == release
     status, answer = server.ask(
         "POST",
