@@ -1,0 +1,28 @@
+# Copyright: cae.matrix contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Programs that some of the unit tests need, and that not every machine has."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+# Of the environment that runs the tests, whether it is activated or not.
+ANSIBLE_PLAYBOOK = str(Path(sys.executable).with_name("ansible-playbook"))
+
+
+def lacking(what: str) -> NoReturn:
+    """What a test needs is not on this machine. Where everything has to be, as in CI, that is a failure."""
+    if os.environ.get("MATRIX_TEST_STRICT") == "1":
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+def program(name: str, package: str) -> str:
+    places = [os.environ["PATH"], *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
+    return shutil.which(name, path=os.pathsep.join(places)) or lacking(f"no {name}: apt-get install {package}")
