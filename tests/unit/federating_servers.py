@@ -17,8 +17,10 @@ import ssl
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.cae.matrix.tests.patience import START, patient
 from ansible_collections.cae.matrix.tests.unit.homeserver import Homeserver
-from ansible_collections.cae.matrix.tests.unit.opt_in_server import Person, free_port
+from ansible_collections.cae.matrix.tests.unit.opt_in_server import Person
+from ansible_collections.cae.matrix.tests.unit.ports import free_port
 from ansible_collections.cae.matrix.tests.unit.public_server import Authority
 
 UNLIMITED = {"per_second": 10000, "burst_count": 10000}
@@ -61,6 +63,7 @@ class FederatingServer(Homeserver):
                     "resources": [{"names": ["federation"]}],
                 },
             ],
+            "send_federation": True,
             "rc_joins": {"local": UNLIMITED, "remote": UNLIMITED},
             "rc_joins_per_room": UNLIMITED,
             "rc_federation": {"window_size": 1000, "sleep_limit": 10000, "reject_limit": 10000, "concurrent": 100},
@@ -73,7 +76,7 @@ class FederatingServer(Homeserver):
         context = ssl.create_default_context(cafile=self._ca_file)
         # Python 3.13 wants more of a test's CA than 3.11, browsers and Synapse do.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        connection = http.client.HTTPSConnection(self.name, timeout=30, context=context)
+        connection = http.client.HTTPSConnection(self.name, timeout=patient(START), context=context)
         with contextlib.closing(connection):
             connection.request(method, path, None if body is None else json.dumps(body))
             answer = connection.getresponse()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.cae.matrix.tests.patience import PROMPT, patient
 from synapse.api.errors import RequestSendFailed
 from synapse.http.matrixfederationclient import MatrixFederationRequest
 from synapse.http.server import DirectServeJsonResource
@@ -60,7 +61,7 @@ class Retries:
 
         async def noted() -> Any:
             """What Synapse remembers of the failure; it writes that down in the background."""
-            deadline = homeserver.get_clock().time() + 10
+            deadline = homeserver.get_clock().time() + patient(PROMPT)
             while homeserver.get_clock().time() < deadline:
                 timings = await store.get_destination_retry_timings(DEAD)
                 if timings is not None and timings.retry_last_ts > 1:

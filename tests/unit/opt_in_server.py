@@ -6,17 +6,17 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import sqlite3
-import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.cae.matrix.tests.patience import PROMPT, patient
 from ansible_collections.cae.matrix.tests.unit import proof
 from ansible_collections.cae.matrix.tests.unit.homeserver import Homeserver
+from ansible_collections.cae.matrix.tests.unit.ports import free_port
 
 DOMAIN, INSTANCE = "coop.example", "coop"
 MODULE = "cae_matrix_opt_in.EncryptionOptIn"
@@ -38,23 +38,6 @@ SERVICE = {
     "namespaces": {"users": [{"regex": "@bridged_.*", "exclusive": True}], "rooms": [], "aliases": []},
 }
 PROOF = replace(proof.PROOF, instance=INSTANCE, domain=DOMAIN)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def eventually(condition: Callable[[], Any], what: str, seconds: float = 5.0) -> Any:
-    """The first true value of a condition, within the time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.02)
-    raise AssertionError(f"not within {seconds} s: {what}")
 
 
 def configuration(directory: Path, metrics_port: int) -> dict[str, Any]:
@@ -118,7 +101,7 @@ class OptInServer(Homeserver):
     def counts(self) -> dict[str, float]:
         """The module's counters, as Synapse's own metrics listener shows them."""
         address = f"http://127.0.0.1:{self.metrics_port}/_synapse/metrics"
-        with urllib.request.urlopen(address, timeout=10) as answer:
+        with urllib.request.urlopen(address, timeout=patient(PROMPT)) as answer:
             text = answer.read().decode()
         found = re.findall(r"^cae_matrix_(\w+?)_total(?:\{\w+=\"([^\"]*)\"\})? (\S+)$", text, re.MULTILINE)
         return {f"{name} {label}".strip(): float(value) for name, label, value in found}

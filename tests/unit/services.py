@@ -13,18 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.cae.matrix.tests.unit.opt_in_server import eventually
+from ansible_collections.cae.matrix.tests.patience import START, eventually, patient
+from ansible_collections.cae.matrix.tests.unit.programs import program
 
 # PostgreSQL does not run as root.
 NOBODY: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
-
-
-def program(name: str, package: str) -> str:
-    found = shutil.which(
-        name, path=os.pathsep.join([os.environ["PATH"], *map(str, Path("/usr/lib/postgresql").glob("*/bin"))])
-    )
-    assert found, f"this test needs {name}: apt-get install {package}"
-    return found
 
 
 @contextlib.contextmanager
@@ -35,7 +28,7 @@ def running(command: list[str], log: Path, **options: Any) -> Iterator[subproces
         yield process
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(patient(START))
 
 
 @contextlib.contextmanager
@@ -60,5 +53,5 @@ def postgresql() -> Iterator[Path]:
         with running(command, place / "postgres.log", cwd=place, **NOBODY):
             # Its socket is there before it answers.
             asked = [ready, "--quiet", "--host", name]
-            eventually(lambda: not subprocess.run(asked, check=False).returncode, "PostgreSQL is up", 30)
+            eventually(lambda: not subprocess.run(asked, check=False).returncode, "PostgreSQL is up", START)
             yield place

@@ -11,6 +11,7 @@ import json
 import sys
 from typing import Any
 
+from ansible_collections.cae.matrix.tests.unit import synapse_once
 from synapse.config.homeserver import HomeServerConfig
 from synapse.http.server import DirectServeJsonResource
 from synapse.http.servlet import parse_json_object_from_request
@@ -71,5 +72,7 @@ def facts(document: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    synapse_once.check_schemas_once()
+    synapse_once.compile_templates_once()
     for line in sys.stdin:
         print(json.dumps(facts(json.loads(line))), flush=True)

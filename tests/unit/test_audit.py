@@ -22,7 +22,7 @@ from ansible_collections.cae.matrix.plugins.module_utils import attestation, aud
 from ansible_collections.cae.matrix.plugins.module_utils.public_client import PublicClient
 from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import ServiceAccount, Synapse
 from ansible_collections.cae.matrix.tests.unit.homeserver import Homeserver
-from ansible_collections.cae.matrix.tests.unit.opt_in_server import free_port
+from ansible_collections.cae.matrix.tests.unit.ports import free_port
 from ansible_collections.cae.matrix.tests.unit.proof import PROOF
 from hypothesis import given, settings
 from hypothesis import strategies as st

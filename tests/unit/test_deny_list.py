@@ -13,9 +13,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from ansible_collections.cae.matrix.tests.patience import eventually
 from ansible_collections.cae.matrix.tests.unit.federating_servers import FederatingServer
 from ansible_collections.cae.matrix.tests.unit.homeserver import Homeserver
-from ansible_collections.cae.matrix.tests.unit.opt_in_server import Person, eventually
+from ansible_collections.cae.matrix.tests.unit.opt_in_server import Person
 from ansible_collections.cae.matrix.tests.unit.public_server import Authority
 
 MODULE = "cae_matrix_federation.DenyList"
@@ -120,7 +121,7 @@ def test_a_message_goes_both_ways(world: World) -> None:
         status, answer = by.ask("PUT", f"/rooms/{quote(room)}/send/m.room.message/{quote(by.user_id)}", body)
         assert status == 200, answer
         path = f"/rooms/{quote(room)}/event/{quote(answer['event_id'])}"
-        eventually(partial(sees, to, path), f"{text} arrives", 20)
+        eventually(partial(sees, to, path), f"{text} arrives")
 
 
 def test_strangers_look_up_neither_profiles_nor_the_directory(world: World) -> None:
@@ -164,7 +165,7 @@ def test_in_a_room_of_a_third_server_nothing_goes_from_one_to_the_other(world: W
     for by, to in ((world.ours, world.friend), (world.friend, denied)):
         path = f"/rooms/{quote(room)}/send/m.room.message/{quote(by.user_id)}"
         event = by.ask("PUT", path, {"msgtype": "m.text", "body": "nous"})[1]["event_id"]
-        eventually(partial(sees, to, f"/rooms/{quote(room)}/event/{quote(event)}"), "the message arrives", 20)
+        eventually(partial(sees, to, f"/rooms/{quote(room)}/event/{quote(event)}"), "the message arrives")
     # Synapse notes of each request which server signed it.
     sent = f"{{{server_of(world.ours)}}} Processed request"
     assert sent in world.friend.server.log

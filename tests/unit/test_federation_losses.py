@@ -16,9 +16,9 @@ import pytest
 from ansible_collections.cae.matrix.plugins.module_utils import federation_losses as losses
 from ansible_collections.cae.matrix.plugins.module_utils.federation_policy import policy
 from ansible_collections.cae.matrix.plugins.modules import federation_losses as module
+from ansible_collections.cae.matrix.tests.patience import eventually
 from ansible_collections.cae.matrix.tests.unit.federating_servers import FederatingServer
 from ansible_collections.cae.matrix.tests.unit.homeserver import IMPORTS, Homeserver
-from ansible_collections.cae.matrix.tests.unit.opt_in_server import eventually
 from ansible_collections.cae.matrix.tests.unit.public_server import Authority
 from ansible_collections.cae.matrix.tests.unit.services import postgresql
 
@@ -300,7 +300,7 @@ def test_people_who_came_over_federation_count(
             assert bob.ask("POST", f"/rooms/{ours}/leave", {})[0] == 200
             assert [room["room_id"] for room in tables.read(OPEN, INTERNAL)["found"][0]["listed"]] == [theirs]
             assert ann.ask("POST", f"/rooms/{theirs}/leave", {})[0] == 200
-            eventually(lambda: tables.lost(OPEN, INTERNAL) == [], "nobody shares anything any more", 30)
+            eventually(lambda: tables.lost(OPEN, INTERNAL) == [], "nobody shares anything any more")
         finally:
             there.stop()
     finally:

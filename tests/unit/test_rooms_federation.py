@@ -17,8 +17,9 @@ from ansible_collections.cae.matrix.plugins.module_utils.remedy import CHILD, ME
 from ansible_collections.cae.matrix.plugins.module_utils.rooms import Declared
 from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import Synapse
 from ansible_collections.cae.matrix.plugins.modules.matrix_room import Rooms
+from ansible_collections.cae.matrix.tests.patience import eventually
 from ansible_collections.cae.matrix.tests.unit.federating_servers import FederatingServer
-from ansible_collections.cae.matrix.tests.unit.opt_in_server import Person, eventually
+from ansible_collections.cae.matrix.tests.unit.opt_in_server import Person
 from ansible_collections.cae.matrix.tests.unit.public_server import Authority
 
 MESSAGE = {"msgtype": "m.text", "body": "Bonjour"}
@@ -72,7 +73,10 @@ class Federation:
         return {"alias": "bienvenue", "kind": "space", "name": "Bienvenue", "links": list(links)}
 
 
-@pytest.fixture(scope="module", params=VERSIONS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(version, marks=pytest.mark.xdist_group(f"federation {version}")) for version in VERSIONS],
+)
 def federation(
     request: pytest.FixtureRequest, python: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Federation]:
@@ -121,7 +125,7 @@ def test_a_member_leaves_the_list(federation: Federation) -> None:
     assert "Votre serveur ne participe plus" in news.content(MEMBER, leaving.bruno.user_id)["reason"]
     # Their own server has heard it, so that they see it; and it does not let them in again.
     path = f"/rooms/{quote(ids['comptabilite'])}/state/{MEMBER}/{leaving.bruno.user_id}"
-    eventually(lambda: leaving.bruno.ask("GET", path)[1].get("membership") == "leave", "told", 30)
+    eventually(lambda: leaving.bruno.ask("GET", path)[1].get("membership") == "leave", "told")
     assert join(leaving.bruno, f"#federation:{hub.name}", hub.name) != 200
     assert join(leaving.bruno, ids["comptabilite"], hub.name) != 200
     # The others go on.

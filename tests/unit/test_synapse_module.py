@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from ansible_collections.cae.matrix.tests.patience import eventually
 from ansible_collections.cae.matrix.tests.unit import create_room_requests as requests
 from ansible_collections.cae.matrix.tests.unit.homeserver import Homeserver
 from ansible_collections.cae.matrix.tests.unit.opt_in_server import (
@@ -20,7 +21,6 @@ from ansible_collections.cae.matrix.tests.unit.opt_in_server import (
     SERVICE,
     OptInServer,
     Person,
-    eventually,
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

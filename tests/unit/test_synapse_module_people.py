@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.cae.matrix.plugins.module_utils import registration
+from ansible_collections.cae.matrix.tests.patience import START, eventually
 from ansible_collections.cae.matrix.tests.unit.homeserver import IMPORTS, Homeserver
 from ansible_collections.cae.matrix.tests.unit.opt_in_server import (
     ASKED,
@@ -37,10 +38,8 @@ from ansible_collections.cae.matrix.tests.unit.opt_in_server import (
     SERVICE,
     OptInServer,
     Person,
-    eventually,
 )
 
-PROMPT = 2.0
 LIMITS = {"per_second": 10000, "burst_count": 10000}
 JWT_SECRET = "a secret of thirty-two characters"
 
@@ -264,7 +263,7 @@ def server(python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Op
 
 
 def asked(person: Person) -> None:
-    eventually(lambda: person.recovery() == ASKED, f"{person.user_id} is asked: {person.recovery()}", PROMPT)
+    eventually(lambda: person.recovery() == ASKED, f"{person.user_id} is asked: {person.recovery()}")
 
 
 def still_not_asked(server: OptInServer, *people: Person) -> None:
@@ -272,7 +271,7 @@ def still_not_asked(server: OptInServer, *people: Person) -> None:
     marker = Person(server, f"@m:{DOMAIN}", server.register(f"@m{time.monotonic_ns()}:{DOMAIN}"))
     room = marker.make({})
     assert marker.turn_on(room) == 200
-    eventually(lambda: f"turned on in {room}" in server.log, "the stream is followed", PROMPT)
+    eventually(lambda: f"turned on in {room}" in server.log, "the stream is followed")
     for person in people:
         assert person.recovery() == NOT_ASKED, person.user_id
 
@@ -308,7 +307,7 @@ def test_what_people_have_set_themselves_is_left_alone(server: OptInServer) -> N
     ann.put_data(RECOVERY, {"enabled": True})
     ann.put_data(PREFERENCE, {"enabled": True})
     ann.make({})
-    eventually(lambda: ann.data(DEFERRED) == {"enabled": False}, "the mark is taken back", PROMPT)
+    eventually(lambda: ann.data(DEFERRED) == {"enabled": False}, "the mark is taken back")
     assert ann.data(RECOVERY) == {"enabled": True}
 
 
@@ -359,7 +358,7 @@ def test_everybody_is_looked_at_once_at_start(python: str, tmp_path: Path) -> No
     never = {"enabled": False}
     opt_in = OptInServer(python, tmp_path)
     try:
-        eventually(lambda: f"deferred for {crowd + 4} people" in opt_in.log, "everybody was looked at", 30)
+        eventually(lambda: f"deferred for {crowd + 4} people" in opt_in.log, "everybody was looked at", START)
         found = marks(opt_in)
         assert {name: found.get(name) for name in names} == {
             "idle": NOT_ASKED,
@@ -386,8 +385,8 @@ def test_everybody_is_looked_at_once_at_start(python: str, tmp_path: Path) -> No
         server.stop()
     opt_in = OptInServer(python, tmp_path)
     try:
-        eventually(lambda: marks(opt_in)["invited"] == ASKED, "who joined meanwhile is asked", 10)
-        eventually(lambda: marks(opt_in)["crowd7"] == NOT_ASKED, "the interrupted is finished", 10)
+        eventually(lambda: marks(opt_in)["invited"] == ASKED, "who joined meanwhile is asked")
+        eventually(lambda: marks(opt_in)["crowd7"] == NOT_ASKED, "the interrupted is finished")
         assert marks(opt_in)["opted"] == (None, never)
         assert marks(opt_in)["idle"] == NOT_ASKED
         assert "Traceback" not in opt_in.log
@@ -405,7 +404,7 @@ def test_a_registration_survives_what_goes_wrong_with_account_data(python: str, 
             server.sql("ALTER TABLE elsewhere RENAME TO account_data")
         assert "Could not defer recovery for @ann:coop.example" in server.log
         ann.make({})
-        eventually(lambda: ann.recovery() == NOT_ASKED, "made up for at the first room", 5)
+        eventually(lambda: ann.recovery() == NOT_ASKED, "made up for at the first room")
     finally:
         server.stop()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.cae.matrix.tests.patience import PROMPT, START, eventually, patient
 from ansible_collections.cae.matrix.tests.unit.homeserver import Homeserver
 from ansible_collections.cae.matrix.tests.unit.opt_in_server import (
     ASKED,
@@ -24,10 +25,10 @@ from ansible_collections.cae.matrix.tests.unit.opt_in_server import (
     OptInServer,
     Person,
     configuration,
-    eventually,
-    free_port,
 )
-from ansible_collections.cae.matrix.tests.unit.services import postgresql, program, running
+from ansible_collections.cae.matrix.tests.unit.ports import free_port
+from ansible_collections.cae.matrix.tests.unit.programs import program
+from ansible_collections.cae.matrix.tests.unit.services import postgresql, running
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def services() -> Iterator[Path]:
     with postgresql() as place:
         command = [redis, "--port", "0", "--unixsocket", str(place / "redis.sock"), "--save", "", "--dir", str(place)]
         with running(command, place / "redis.log"):
-            eventually(lambda: (place / "redis.sock").exists(), "Redis is up", 30)
+            eventually(lambda: (place / "redis.sock").exists(), "Redis is up", START)
             yield place
 
 
@@ -58,7 +59,7 @@ class Worker(OptInServer):
 def follows(server: OptInServer) -> bool:
     """Whether this process looks who takes part in encrypted rooms."""
     address = f"http://127.0.0.1:{server.metrics_port}/_synapse/metrics"
-    with urllib.request.urlopen(address, timeout=10) as answer:
+    with urllib.request.urlopen(address, timeout=patient(PROMPT)) as answer:
         return 'synapse_background_process_start_count_total{name="cae_matrix_opt_in_follow"' in answer.read().decode()
 
 
@@ -113,7 +114,7 @@ def test_the_promise_is_kept_on_every_process(processes: tuple[OptInServer, Work
     main, worker = processes
     background = main if request.node.callspec.params["processes"] == "main" else worker
     suffix = request.node.callspec.params["processes"]
-    eventually(lambda: follows(background), "one process follows", 5)
+    eventually(lambda: follows(background), "one process follows")
     assert not follows(worker if background is main else main)
 
     # Registration, on the worker: before the proof, and after it.
@@ -128,7 +129,7 @@ def test_the_promise_is_kept_on_every_process(processes: tuple[OptInServer, Work
     assert status == 200, answer
     ann = Person(worker, answer["user_id"], answer["access_token"])
     bob = main.person(f"bob-{suffix}")
-    eventually(lambda: (ann.recovery(), bob.recovery()) == (NOT_ASKED, NOT_ASKED), "nobody is asked", 5)
+    eventually(lambda: (ann.recovery(), bob.recovery()) == (NOT_ASKED, NOT_ASKED), "nobody is asked")
 
     # Rooms, on the worker.
     room = ann.make({"initial_state": [ENCRYPTION], "invite": [bob.user_id]})
@@ -143,15 +144,15 @@ def test_the_promise_is_kept_on_every_process(processes: tuple[OptInServer, Work
     # A later choice, on the worker, is seen by the process that follows.
     later = background.counts()["opt_ins later"]
     assert ann.turn_on(room) == 200
-    eventually(lambda: (ann.recovery(), bob.recovery()) == (ASKED, ASKED), "both are asked", 2)
-    eventually(lambda: background.counts()["opt_ins later"] == later + 1, "the opt-in is counted", 2)
+    eventually(lambda: (ann.recovery(), bob.recovery()) == (ASKED, ASKED), "both are asked")
+    eventually(lambda: background.counts()["opt_ins later"] == later + 1, "the opt-in is counted")
 
     # The mark of the cooperative's own Element Web, and a preference that was written elsewhere.
     assert ann.encrypts(ann.make({"initial_state": [ENCRYPTION]}, OWN))
     on_main = Person(main, ann.user_id, ann.token)
     assert not ann.encrypts(ann.make({}))
     on_main.put_data(PREFERENCE, {"enabled": True})
-    eventually(lambda: ann.encrypts(ann.make({})), "the worker knows the preference", 5)
+    eventually(lambda: ann.encrypts(ann.make({})), "the worker knows the preference")
     # Nothing of that, made encrypted from the start, is a later choice.
     assert background.counts()["opt_ins later"] == later + 1
     for process in processes:
