@@ -8,14 +8,14 @@ levels real rooms are made: they are plain, an encrypted one can be made, and it
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 import pytest
 from ansible_collections.cae.matrix.plugins.module_utils.encryption_opt_in import normalise, problems
 from ansible_collections.cae.matrix.plugins.module_utils.registration import registration_document, without_doors
+from ansible_collections.cae.matrix.tests.patience import SETTLE, patient
 from ansible_collections.cae.matrix.tests.unit.homeserver import KEY, Homeserver
 from ansible_collections.cae.matrix.tests.unit.opt_in_documents import (
     CLIENT,
@@ -44,6 +45,7 @@ PRESETS = ("private_chat", "trusted_private_chat", "public_chat")
 # Other default power levels without the two seconds of a new start.
 LEVELS_MODULE = {"modules": [{"module": "synapse_probe.Levels", "config": {}}]}
 ROOM_VERSIONS = ("12", "11")
+PARTS = 4
 CREATOR, FRIEND = "@creator:coop.example", "@friend:coop.example"
 MEGOLM = {"algorithm": "m.megolm.v1.aes-sha2"}
 
@@ -259,20 +261,14 @@ def names_object(documents: dict[str, Any]) -> list[str]:
 
 def asked(python: str, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What the real Synapse makes of each configuration."""
-    half = len(documents) // 2 + 1
-
-    def ask(part: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        lines = "".join(json.dumps(document) + "\n" for document in part)
-        probe = [python, str(Path(__file__).with_name("synapse_probe.py"))]
-        # Synapse makes directories where it is started when a configuration names none.
-        with tempfile.TemporaryDirectory() as place:
-            done = subprocess.run(
-                probe, input=lines, capture_output=True, text=True, check=True, timeout=120, cwd=place
-            )
-        return [json.loads(line) for line in done.stdout.splitlines()]
-
-    with ThreadPoolExecutor(2) as pool:
-        answers = [answer for part in pool.map(ask, [documents[:half], documents[half:]]) for answer in part]
+    lines = "".join(json.dumps(document) + "\n" for document in documents)
+    probe = [python, str(Path(__file__).with_name("synapse_probe.py"))]
+    # Synapse makes directories where it is started when a configuration names none.
+    with tempfile.TemporaryDirectory() as place:
+        done = subprocess.run(
+            probe, input=lines, capture_output=True, text=True, check=True, timeout=patient(SETTLE), cwd=place
+        )
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(answers) == len(documents)
     return answers
 
@@ -310,40 +306,70 @@ def objections(server: Homeserver, token: str, preset: str) -> list[str]:
     return found
 
 
-@pytest.fixture(scope="module")
-def seed(python: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A database with two people in it, copied for each server: making the tables is what takes time."""
-    directory = tmp_path_factory.mktemp("seed")
-    server = Homeserver(python, directory, LEVELS_MODULE)
+@dataclass(frozen=True)
+class Rooms:
+    """A server with two people on it, where rooms are made."""
+
+    server: Homeserver
+    token: str
+
+    def under(self, overrides: list[dict[str, Any]]) -> dict[str, list[str]]:
+        """Make rooms under each preset's power levels; return the objections to each."""
+        found = {}
+        for override in overrides:
+            assert self.server.request("PUT", "/_synapse/client/levels", override)[0] == 200
+            for preset, levels in override.items():
+                found[_key(preset, levels)] = objections(self.server, self.token, preset)
+        return found
+
+
+@contextlib.contextmanager
+def rooms_on(python: str, directory: Path, extra: dict[str, Any]) -> Iterator[Rooms]:
+    server = Homeserver(python, directory, LEVELS_MODULE | extra)
     try:
         token = server.register(CREATOR)
         server.register(FRIEND)
+        yield Rooms(server, token)
     finally:
         server.stop()
-    return directory, token
 
 
-def rooms_under(
-    python: str, seed: tuple[Path, str], directory: Path, overrides: list[dict[str, Any]], extra: dict[str, Any]
-) -> dict[str, list[str]]:
-    """Make rooms under each preset's power levels, on two servers; return the objections to each."""
+@pytest.fixture(scope="module")
+def rooms(python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rooms]:
+    with rooms_on(python, tmp_path_factory.mktemp("rooms"), {}) as made:
+        yield made
 
-    def try_half(number: int) -> dict[str, list[str]]:
-        place = directory / str(number)
-        shutil.copytree(seed[0], place, ignore=shutil.ignore_patterns("s", "log", "pid", "*.yaml"))
-        server = Homeserver(python, place, LEVELS_MODULE | extra)
-        found = {}
-        try:
-            for override in overrides[number::2]:
-                assert server.request("PUT", "/_synapse/client/levels", override)[0] == 200
-                for preset, levels in override.items():
-                    found[_key(preset, levels)] = objections(server, seed[1], preset)
-        finally:
-            server.stop()
-        return found
 
-    with ThreadPoolExecutor(2) as pool:
-        return {key: value for half in pool.map(try_half, range(2)) for key, value in half.items()}
+class Outcome:
+    """What all tests of mutants come to, for the figures of bench/."""
+
+    def __init__(self) -> None:
+        self.everything = list(mutants())
+        self.accepted = [(name, normalise(documents)) for name, documents in self.everything if not problems(documents)]
+        self.bad: dict[str, list[str]] = {}
+
+    def judge(self, found: dict[str, list[str]]) -> None:
+        bad = {name: objections for name, objections in found.items() if objections}
+        self.bad |= bad
+        assert not bad, json.dumps(bad, indent=1)[:8000]
+
+    def figures(self) -> dict[str, int]:
+        return {
+            "listed": len(LISTED),
+            "listed_refused": sum(bool(problems(edited(*listed.edits))) for listed in LISTED),
+            "mutants": len(self.everything),
+            "refused": len(self.everything) - len(self.accepted),
+            "harmless": len(self.accepted) - len(self.bad),
+            "bad": len(self.bad),
+        }
+
+
+@pytest.fixture(scope="module")
+def outcome() -> Iterator[Outcome]:
+    made = Outcome()
+    yield made
+    if os.environ.get("BENCH_MUTANTS"):
+        Path(os.environ["BENCH_MUTANTS"]).write_text(json.dumps(made.figures()) + "\n")
 
 
 def _config(documents: dict[str, Any]) -> str:
@@ -358,67 +384,59 @@ def _key(preset: str, levels: Any) -> str:
     return f"{preset} {json.dumps(levels, sort_keys=True)}"
 
 
-def test_mutants_are_refused_or_harmless(python: str, seed: tuple[Path, str], tmp_path: Path) -> None:
-    everything = list(mutants())
-    accepted = [(name, normalise(documents)) for name, documents in everything if not problems(documents)]
-    refused = len(everything) - len(accepted)
+def test_enough_is_tried(outcome: Outcome) -> None:
+    figures = outcome.figures()
+    assert figures["listed"] == figures["listed_refused"]
+    assert figures["refused"] > 500
+    assert len(outcome.accepted) > 100
 
-    # One question to Synapse for all mutants that would have it read the same.
-    configs = {
-        json.dumps(loadable(documents["synapse"]), sort_keys=True) for _, documents in accepted if documents["synapse"]
-    }
-    ordered = sorted(configs)
-    answers = dict(zip(ordered, asked(python, [json.loads(config) for config in ordered]), strict=True))
 
+def test_accepted_mutants_are_harmless(python: str, outcome: Outcome) -> None:
+    """As Synapse reads them, and Element. One question to Synapse for all that it would read the same."""
+    configs = sorted({_config(documents) for _, documents in outcome.accepted if documents["synapse"]})
+    answers = dict(zip(configs, asked(python, [json.loads(config) for config in configs]), strict=True))
+    # Where Synapse does not start (no such module, no such provider), nobody comes to harm, unless it would start
+    # without what the gate makes of it.
     stopped = {
         _as_declared(documents)
-        for _, documents in accepted
+        for _, documents in outcome.accepted
         if documents["synapse"] and "refused" in answers[_config(documents)]
     }
     again = sorted(stopped)
     declared = dict(zip(again, asked(python, [json.loads(config) for config in again]), strict=True))
-
-    levels: dict[str, dict[str, Any]] = {}
-    for _, documents in accepted:
-        overrides = (documents["synapse"] or {}).get(OVERRIDE[1]) or {}
-        for preset in PRESETS:
-            override = overrides.get(preset)
-            levels[_key(preset, override)] = {preset: override}
-    objections = rooms_under(python, seed, tmp_path, list(levels.values()), {})
-
-    bad: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
     started = 0
-    for name, documents in accepted:
-        found = [*element_objects(documents), *names_object(documents)]
+    for name, documents in outcome.accepted:
+        found[name] = [*element_objects(documents), *names_object(documents)]
         if documents["synapse"]:
             answer = answers[_config(documents)]
-            # Where Synapse does not start (no such module, no such provider), nobody comes to harm.
-            found += answer.get("encrypts", []) + answer.get("opens", [])
+            found[name] += answer.get("encrypts", []) + answer.get("opens", [])
             started += "refused" not in answer
             if _as_declared(documents) in declared and "refused" not in declared[_as_declared(documents)]:
-                found.append(f"only what the gate makes of it does not start: {answer['refused']}")
-            overrides = documents["synapse"].get(OVERRIDE[1]) or {}
-            for preset in PRESETS:
-                found += objections[_key(preset, overrides.get(preset))]
-        if found:
-            bad[name] = found
-
-    figures = {
-        "listed": len(LISTED),
-        "listed_refused": sum(bool(problems(edited(*listed.edits))) for listed in LISTED),
-        "mutants": len(everything),
-        "refused": refused,
-        "harmless": len(accepted) - len(bad),
-        "bad": len(bad),
-    }
-    if os.environ.get("BENCH_MUTANTS"):
-        Path(os.environ["BENCH_MUTANTS"]).write_text(json.dumps(figures) + "\n")
-    assert not bad, json.dumps(bad, indent=1)[:8000]
-    assert figures["listed"] == figures["listed_refused"]
-    assert refused > 500
+                found[name].append(f"only what the gate makes of it does not start: {answer['refused']}")
     assert started > 500
-    assert len(accepted) > 100
+    outcome.judge(found)
+
+
+# In parts, which workers share.
+@pytest.mark.parametrize(
+    "part", [pytest.param(part, marks=pytest.mark.xdist_group(f"mutants {part}")) for part in range(PARTS)]
+)
+def test_rooms_of_accepted_mutants_are_opt_in(rooms: Rooms, outcome: Outcome, part: int) -> None:
+    """Under each set of power levels, once for all mutants that have it."""
+    levels: dict[str, dict[str, Any]] = {}
+    which: dict[str, list[str]] = {}
+    for name, documents in outcome.accepted:
+        overrides = (documents["synapse"] or {}).get(OVERRIDE[1]) or {}
+        # Without Synapse's document, these are Synapse's own levels.
+        for preset in PRESETS:
+            key = _key(preset, overrides.get(preset))
+            levels[key] = {preset: overrides.get(preset)}
+            if documents["synapse"]:
+                which.setdefault(key, []).append(name)
     assert len(levels) > 100
+    found = rooms.under(list(levels.values())[part::PARTS])
+    outcome.judge({name: objections for key, objections in found.items() for name in which.get(key, [key])})
 
 
 def test_synapse_does_not_start_where_the_filter_says_so(python: str) -> None:
@@ -452,7 +470,7 @@ def test_single_sign_on_is_held_back_until_proven_and_as_declared_after(python: 
     assert token["opens"] == ["registration", "oidc", "cas", "jwt"]
 
 
-def test_the_real_synapse_sees_what_is_harmful(python: str, seed: tuple[Path, str], tmp_path: Path) -> None:
+def test_the_real_synapse_sees_what_is_harmful(python: str, rooms: Rooms, tmp_path: Path) -> None:
     """What the filter refuses is refused for a reason, and the checks above are not blind."""
     harmful: list[dict[str, Any]] = [
         {"private_chat": {"events": {"m.room.encryption": 101}}},
@@ -462,9 +480,10 @@ def test_the_real_synapse_sees_what_is_harmful(python: str, seed: tuple[Path, st
         {"public_chat": {"state_default": 101}},
         {"public_chat": {"events": {"m.room.encrypted": 101}}},
     ]
-    found = rooms_under(python, seed, tmp_path / "levels", harmful, {})
+    found = rooms.under(harmful)
     assert [key for key, objections in found.items() if not objections] == []
-    encrypted = rooms_under(python, seed, tmp_path / "all", [{preset: None} for preset in PRESETS], {DEFAULT[1]: "all"})
+    with rooms_on(python, tmp_path, {DEFAULT[1]: "all"}) as all_encrypted:
+        encrypted = all_encrypted.under([{preset: None} for preset in PRESETS])
     assert all(any("is plain" in objection for objection in objections) for objections in encrypted.values())
 
 

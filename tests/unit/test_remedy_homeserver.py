@@ -9,9 +9,7 @@ import itertools
 import json
 import os
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,8 +32,9 @@ from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import (
     quote,
 )
 from ansible_collections.cae.matrix.plugins.modules.remedy import Remedy, connected
+from ansible_collections.cae.matrix.tests.patience import START, eventually
 from ansible_collections.cae.matrix.tests.unit.homeserver import ROOT
-from ansible_collections.cae.matrix.tests.unit.opt_in_server import PREFERENCE, PROOF, configuration, free_port
+from ansible_collections.cae.matrix.tests.unit.opt_in_server import PREFERENCE, PROOF, configuration
 from ansible_collections.cae.matrix.tests.unit.people import (
     ALICE,
     BRUNO,
@@ -48,6 +47,8 @@ from ansible_collections.cae.matrix.tests.unit.people import (
     Killed,
     People,
 )
+from ansible_collections.cae.matrix.tests.unit.ports import free_port
+from ansible_collections.cae.matrix.tests.unit.programs import ANSIBLE_PLAYBOOK
 
 VERSIONS = ("10", "11", "12")
 ENCRYPTED = {"type": ENCRYPTION, "state_key": "", "content": {"algorithm": ALGORITHM}}
@@ -152,10 +153,9 @@ class World(People):
 
 
 def playbook(inventory: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = Path(sys.executable).with_name("ansible-playbook")
     environment = os.environ | {"ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible/collections"), "ANSIBLE_NOCOLOR": "1"}
     return subprocess.run(
-        [command, "-i", inventory, ROOT / "playbooks/remedy.yml", *more],
+        [ANSIBLE_PLAYBOOK, "-i", inventory, ROOT / "playbooks/remedy.yml", *more],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -533,10 +533,7 @@ def test_a_server_that_encrypts_by_itself(python: str, tmp_path: Path) -> None:
             assert world.events(room) == before
             assert world.behind(lock_alias(room, DOMAIN)) is None
             assert world.behind(f"#force:{DOMAIN}") == room
-            deadline = time.monotonic() + 60
-            while world.rooms() != rooms:
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+            eventually(lambda: world.rooms() == rooms, "the new room is gone", START)
     finally:
         world.server.stop()
 
