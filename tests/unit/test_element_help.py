@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.cae.matrix.tests.unit.programs import ANSIBLE_PLAYBOOK
 
 ROOT = Path(__file__).parents[2]
 
@@ -110,6 +111,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
         }
         for name, values in HOSTS.items()
     }
+    # One task writes it all: every other one would start a program for each host.
     templates = ROOT / "roles/element_web/templates"
     tasks: list[dict[str, Any]] = [
         {
@@ -120,17 +122,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
             }
         }
     ]
-    for name, content in {
+    made = {
         "page": f"{{{{ lookup('ansible.builtin.template', '{templates}/help.html.j2') }}}}",
         "welcome": f"{{{{ lookup('ansible.builtin.template', '{templates}/welcome.html.j2') }}}}",
-        "config": "{{ element_web_document | to_json }}",
-    }.items():
-        destination = f"{place}/{{{{ inventory_hostname }}}}.{name}"
-        tasks.append({"ansible.builtin.copy": {"content": content, "dest": destination, "mode": "0600"}})
+        "config": "{{ element_web_document }}",
+    }
+    tasks.append({"ansible.builtin.set_fact": {"made": made}})
+    written = "{{ dict(ansible_play_hosts | zip(ansible_play_hosts | map('extract', hostvars, 'made'))) | to_json }}"
+    to = {"content": written, "dest": str(place / "made.json"), "mode": "0600"}
+    tasks.append({"ansible.builtin.copy": to, "run_once": True})
     (place / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}, allow_unicode=True))
     (place / "play.yml").write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
     done = subprocess.run(
-        ["ansible-playbook", "-i", str(place / "hosts.yml"), "-c", "local", str(place / "play.yml")],
+        [ANSIBLE_PLAYBOOK, "-i", str(place / "hosts.yml"), "-c", "local", str(place / "play.yml")],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -138,13 +142,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = {}
-    for name in hosts:
+    for name, one in json.loads((place / "made.json").read_text(encoding="utf-8")).items():
         pages = {}
         for kind in ("page", "welcome"):
             pages[kind] = Page()
-            pages[kind].feed((place / f"{name}.{kind}").read_text(encoding="utf-8"))
+            pages[kind].feed(one[kind])
             pages[kind].close()
-        found[name] = Made(**pages, config=json.loads((place / f"{name}.config").read_text()))
+        found[name] = Made(**pages, config=one["config"])
     return found
 
 

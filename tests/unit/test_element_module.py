@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.cae.matrix.tests.unit.programs import ANSIBLE_PLAYBOOK
 
 ROOT = Path(__file__).parents[2]
 ROLE = ROOT / "roles/element_web"
@@ -86,25 +87,33 @@ def test_the_inventory_adds_modules_and_takes_none_away(tmp_path: Path) -> None:
         "hosts": "all",
         "gather_facts": False,
         "tasks": [
-            {"ansible.builtin.include_role": {"name": "cae.matrix.element_web", "tasks_from": "documents"}},
+            {
+                "ansible.builtin.include_role": {
+                    "name": "cae.matrix.element_web",
+                    "tasks_from": "documents",
+                    "public": True,
+                }
+            },
+            {"ansible.builtin.set_fact": {"made": "{{ element_web_document.modules }}"}},
             {
                 "ansible.builtin.copy": {
-                    "content": "{{ element_web_document.modules | to_json }}",
-                    "dest": f"{tmp_path}/{{{{ inventory_hostname }}}}.json",
+                    "content": "{{ ansible_play_hosts | map('extract', hostvars, 'made') | to_json }}",
+                    "dest": str(tmp_path / "made.json"),
                     "mode": "0600",
-                }
+                },
+                "run_once": True,
             },
         ],
     }
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
     (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
     done = subprocess.run(
-        ["ansible-playbook", "-i", str(tmp_path / "hosts.yml"), "-c", "local", str(tmp_path / "play.yml")],
+        [ANSIBLE_PLAYBOOK, "-i", str(tmp_path / "hosts.yml"), "-c", "local", str(tmp_path / "play.yml")],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    found = [json.loads((tmp_path / f"{host}.json").read_text()) for host in hosts]
+    found = json.loads((tmp_path / "made.json").read_text())
     assert found == [modules for _extra, modules in MODULES]

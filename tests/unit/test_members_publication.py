@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import copy
 import datetime
+import io
 import json
 import subprocess
 import sys
@@ -16,9 +18,12 @@ from typing import Any
 
 import jsonschema
 import pytest
+from ansible.module_utils.testing import patch_module_args
 from ansible_collections.cae.matrix.plugins.module_utils import members, signed_json
 from ansible_collections.cae.matrix.plugins.modules import members as members_module
 from ansible_collections.cae.matrix.plugins.modules import members_publication
+from ansible_collections.cae.matrix.tests.patience import patient
+from ansible_collections.cae.matrix.tests.unit.programs import ANSIBLE_PLAYBOOK, program
 from ansible_collections.cae.matrix.tests.unit.public_server import Answer, Asked, Authority, serve, speak
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -47,7 +52,13 @@ runpy.run_path(sys.argv[1], run_name="__main__")
 
 
 def run(module: Any, *missing: str, check: bool = False, **params: Any) -> dict[str, Any]:
-    arguments = {"ANSIBLE_MODULE_ARGS": {**params, "_ansible_check_mode": check, "_ansible_diff": True}}
+    params |= {"_ansible_check_mode": check, "_ansible_diff": True}
+    if not missing:
+        said = io.StringIO()
+        with patch_module_args(params), contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+            module.main()
+        return dict(json.loads(said.getvalue()))
+    arguments = {"ANSIBLE_MODULE_ARGS": params}
     done = subprocess.run(
         [sys.executable, "-c", RUN, module.__file__, json.dumps(arguments), *missing],
         capture_output=True,
@@ -236,7 +247,9 @@ def test_a_lost_key_is_not_born_again_behind_the_back_of_members(hub: Hub) -> No
 )
 def test_another_kind_of_key_is_refused_and_kept(tmp_path: Path, algorithm: list[str]) -> None:
     made = Hub(tmp_path)
-    subprocess.run(["openssl", "genpkey", *algorithm, "-out", str(made.key)], check=True, capture_output=True)
+    subprocess.run(
+        [program("openssl", "openssl"), "genpkey", *algorithm, "-out", str(made.key)], check=True, capture_output=True
+    )
     made.key.chmod(0o600)
     content = made.key.read_bytes()
     assert "is no ed25519 key" in made.publish()["msg"]
@@ -326,7 +339,7 @@ class Place:
                 "profile": "federation",
                 "resolve": {HUB: self.at},
                 "ca_file": str(self.authority.ca_file),
-                "timeout": 2,
+                "timeout": int(patient(2)),
                 **params,
             },
         )
@@ -544,7 +557,7 @@ def play(directory: Path, **variables: Any) -> tuple[subprocess.CompletedProcess
     given = {"_matrix_config_dir": str(directory), "ansible_python_interpreter": sys.executable, **variables}
     done = subprocess.run(
         [
-            str(Path(sys.executable).with_name("ansible-playbook")),
+            ANSIBLE_PLAYBOOK,
             *("-i", str(directory / "hosts.json"), "-e", json.dumps(given), str(directory / "play.json")),
         ],
         cwd=ROOT,

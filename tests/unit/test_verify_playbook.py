@@ -7,8 +7,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
+
+from ansible_collections.cae.matrix.tests.unit.programs import ANSIBLE_PLAYBOOK
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,7 +23,7 @@ def test_an_instance_that_is_declared_absent_is_passed_over(tmp_path: Path) -> N
     (tmp_path / "hosts.json").write_text(json.dumps(inventory))
     done = subprocess.run(
         [
-            str(Path(sys.executable).with_name("ansible-playbook")),
+            ANSIBLE_PLAYBOOK,
             *("-i", str(tmp_path / "hosts.json"), "-e", f"verify_report={tmp_path / 'report.json'}"),
             str(ROOT / "playbooks" / "verify.yml"),
         ],
