@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.cae.matrix.tests.patience import patient
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -198,6 +199,6 @@ def speak(conversation: Callable[[socket.socket], None]) -> Iterator[str]:
     finally:
         stopping.set()
         with contextlib.suppress(OSError):
-            socket.create_connection((host, port), timeout=1).close()
-        thread.join(timeout=5)
+            socket.create_connection((host, port), timeout=patient(1)).close()
+        thread.join(timeout=patient(5))
         listener.close()

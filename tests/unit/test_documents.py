@@ -22,6 +22,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.cae.matrix.plugins.module_utils import document_set
 from ansible_collections.cae.matrix.plugins.modules import documents
+from ansible_collections.cae.matrix.tests.patience import START, eventually, patient
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -754,7 +755,7 @@ def test_processes_at_once_lose_nothing_of_each_other(tmp_path: Path) -> None:
     names = [f"instance-{number}" for number in range(8)]
     processes = [in_a_process(blocks=[{"path": str(shared), "name": name, "content": name}]) for name in names]
     for process in processes:
-        said, wrong = process.communicate(timeout=60)
+        said, wrong = process.communicate(timeout=patient(START))
         assert json.loads(said)["changed"], wrong
     lines = shared.read_text().splitlines()
     assert sorted(line for line in lines if not line.startswith("#")) == names
@@ -776,11 +777,10 @@ def test_a_run_that_has_made_its_plan_is_not_overtaken(tmp_path: Path) -> None:
     def waits() -> bool:
         return any("->" in line and f" {second.pid} " in line for line in Path("/proc/locks").read_text().splitlines())
 
-    while second.poll() is None and not waits():
-        os.sched_yield()
+    eventually(lambda: second.poll() is not None or waits(), "the second one waits")
     go.write_text("\n")
     for process in (first, second):
-        assert json.loads(process.communicate(timeout=60)[0])["changed"]
+        assert json.loads(process.communicate(timeout=patient(START))[0])["changed"]
     assert [line for line in shared.read_text().splitlines() if not line.startswith("#")] == ["1", "2"]
 
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from ansible_collections.cae.matrix.plugins.module_utils.federation_policy impor
     policy,
     server_name_problem,
 )
+from ansible_collections.cae.matrix.tests.patience import cpu_at_most
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -171,7 +171,6 @@ def test_no_name_is_a_traceback(name: Any) -> None:
 
 def test_five_hundred_members_and_as_many_denied_are_instant() -> None:
     listed = members(*(member(f"c{number}.example") for number in range(500)))
-    begin = time.monotonic()
-    policy("open", listed, OURS, denied=[f"*.x{number}.bad" for number in range(500)])
-    assert time.monotonic() - begin < 2
+    with cpu_at_most(2):
+        policy("open", listed, OURS, denied=[f"*.x{number}.bad" for number in range(500)])
     assert len(policy("federation", listed, OURS)["allowed"]) == 503

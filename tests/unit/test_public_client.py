@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.cae.matrix.plugins.module_utils.public_client import PublicClient, Unreachable
+from ansible_collections.cae.matrix.tests.patience import at_most, patient
 from ansible_collections.cae.matrix.tests.unit.public_server import DAY, Answer, Asked, Authority, serve, speak
 
 NAME = "matrix.atelier.test"
@@ -28,7 +29,7 @@ def hello(asked: Asked) -> Answer:
 
 
 def client(where: str, authority: Authority | None = None, **options: Any) -> PublicClient:
-    options.setdefault("timeout", 5)
+    options.setdefault("timeout", patient(5))
     return PublicClient({NAME: where}, str(authority.ca_file) if authority else None, **options)
 
 
@@ -227,13 +228,10 @@ def test_a_server_that_drips_does_not_hold_the_check_up() -> None:
             peer.sendall(b"x")
             time.sleep(0.05)
 
-    with speak(drip) as where:
-        began = time.monotonic()
+    with speak(drip) as where, at_most(2):
         error = refused(client(where, timeout=0.4), f"http://{NAME}/")
-        took = time.monotonic() - began
     assert error.kind == "timeout"
     assert "0.4 s" in error.cause
-    assert took < 2
 
 
 def test_a_silent_server_is_a_timeout_also_in_the_handshake() -> None:
@@ -312,7 +310,7 @@ def redirects(asked: Asked) -> Answer:
 
 def test_redirects_are_followed_and_recorded() -> None:
     with serve(redirects) as where:
-        asking = PublicClient({NAME: where, "other.test": where}, timeout=5)
+        asking = PublicClient({NAME: where, "other.test": where}, timeout=patient(5))
         answer = asking.get(f"http://{NAME}/", headers={"X-To": "/end", "Authorization": "Bearer secret"})
         assert asking.get(f"http://{NAME}/", follow=False).status == 301
     assert answer.text() == "GET other.test None b''"

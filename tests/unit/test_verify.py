@@ -26,6 +26,7 @@ from ansible_collections.cae.matrix.plugins.module_utils.verification import (
     report,
     table,
 )
+from ansible_collections.cae.matrix.tests.patience import PROMPT, patient
 from ansible_collections.cae.matrix.tests.unit.public_server import DAY, Answer, Asked, Authority, serve
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -147,7 +148,7 @@ def run(authority: Authority, context: ssl.SSLContext) -> Iterator[Run]:
             found = {f"{name}:443": where for name in NAMES} | {f"{name}:80": unencrypted for name in NAMES}
             for name, other in (contexts or {}).items():
                 found[f"{name}:443"] = stack.enter_context(serve(site, other))
-            asking = PublicClient(found | (resolve or {}), ca_file or str(authority.ca_file), timeout=5)
+            asking = PublicClient(found | (resolve or {}), ca_file or str(authority.ca_file), timeout=patient(PROMPT))
             defaults = {"element_hostname": ELEMENT, "element_version": "1.12.25"}
             checks = Verification(Expected(DOMAIN, HOMESERVER, **(defaults | expected)), asking).run()
             assert len({check.id for check in checks}) == len(checks)
