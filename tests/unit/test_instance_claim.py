@@ -87,6 +87,8 @@ def test_the_owner_and_newcomers_may(machine: Path, instance: str, domain: str, 
         ("atelier", "autre.test", "a", "belongs to atelier.test", "another matrix_instance"),
         ("atelier", "atelier.test", "b", 'managed as inventory host "a"', "write its new name into that file"),
         ("autre", "atelier.test", "a", "already served on this machine by", "matrix_instance to"),
+        # From another inventory, too.
+        ("autre", "atelier.test", "b", "already served on this machine by", "matrix_instance to"),
     ],
 )
 def test_somebody_elses_is_refused(machine: Path, instance: str, domain: str, host: str, cause: str, mend: str) -> None:

@@ -269,7 +269,7 @@ def test_a_document_that_is_none_is_refused(hub: Hub) -> None:
 # -- the signature ---------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_no_byte_can_be_changed(published: tuple[str, bytes], data: st.DataObject) -> None:
     """One byte of what is served replaced, left out or added: refused, or it says the very same."""

@@ -251,6 +251,19 @@ def test_the_unit_is_hardened(instance: Instance) -> None:
     assert float(score.group(1)) <= 1.5, told
 
 
+def test_synapse_can_write_its_own_data_and_nothing_else_of_the_machine(instance: Instance) -> None:
+    """The kernel says so: a score counts many things, and one that is lost may not show."""
+    unit = f"matrix-synapse@{instance.slug}.service"
+    pid = instance.run("systemctl", "show", "--property", "MainPID", "--value", unit).strip()
+    mounts = [line.split() for line in instance.run("cat", f"/proc/{pid}/mountinfo").splitlines()]
+    writable = {fields[4] for fields in mounts if "rw" in fields[5].split(",")}
+    assert f"/var/lib/matrix/{instance.slug}" in writable
+    assert not writable & {"/", "/etc", "/usr", "/var", "/home", "/root", "/boot", f"/etc/matrix/{instance.slug}"}
+    names = {"ProtectSystem": "strict", "ProtectHome": "yes", "PrivateDevices": "yes", "NoNewPrivileges": "yes"}
+    shown = instance.run("systemctl", "show", *(f"--property={name}" for name in (*names, "ProtectProc")), unit)
+    assert dict(line.split("=", 1) for line in shown.split()) == {**names, "ProtectProc": "invisible"}
+
+
 def test_synapse_runs_as_the_instances_user(instance: Instance) -> None:
     unit = f"matrix-synapse@{instance.slug}.service"
     pid = instance.run("systemctl", "show", "--property", "MainPID", "--value", unit).strip()
