@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 NOX := .cache/nox/bin/nox
 SOME := lint unit synapse package molecule molecule-2.19 molecule-2.21
-SESSIONS := sanity docs-check build-import-check extra-checks license-check yamllint ruff mypy ansible-lint lock forges
+SESSIONS := sanity docs-check build-import-check extra-checks license-check yamllint ruff mypy ansible-lint mutants lock forges
 .PHONY: help setup test test-all bench test-element demo demo-down clean $(SOME) $(SESSIONS)
 
 help:

@@ -97,7 +97,7 @@ def mypy(session: nox.Session) -> None:
     """Check the types of all Python. What is deployed apart is a world of its own, and so is each scenario's tests."""
     synapse = "roles/synapse/files"
     worlds = {
-        "": ["plugins", "tests/unit", *map(str, pathlib.Path("tests").glob("*.py"))],
+        "": ["plugins", "tests/unit", *map(str, pathlib.Path("tests").glob("*.py")), "tests/mutants/run"],
         f"{synapse}/opt_in": [f"{synapse}/opt_in/cae_matrix_opt_in"],
         f"{synapse}/federation": [f"{synapse}/federation/cae_matrix_federation"],
         "tests/browser": ["tests/browser"],
@@ -168,6 +168,18 @@ def sanity(session: nox.Session) -> None:
 def lock(_session: nox.Session) -> None:
     """Pin all requirements anew."""
     environments.lock()
+
+
+@nox.session(name="mutants-check", python=False)
+def mutants_check(session: nox.Session) -> None:
+    """See that the mutants still apply, and that the tests that find them are there."""
+    session.run("tests/mutants/run", "--check", external=True)
+
+
+@nox.session(python=False)
+def mutants(session: nox.Session) -> None:
+    """Break the collection's promises one by one, and see that tests notice: half an hour; tests/mutants/README.md."""
+    session.run(*ON["2.19"], "tests/mutants/run", *session.posargs, external=True)
 
 
 @nox.session(python=False)

@@ -32,7 +32,7 @@ COLUMNS = ["part", "pairs", "budget", "what it proves"]
 CORES = ("2.19", "2.21")
 PAIRS = tuple(f"{core}/{debian}" for core in CORES for debian in ("12", "13"))
 ALONE = {
-    "lint": ("yamllint", "ruff", "mypy", "ansible-lint", "extra-checks", "antsibull-nox-config"),
+    "lint": ("yamllint", "ruff", "mypy", "ansible-lint", "extra-checks", "antsibull-nox-config", "mutants-check"),
     "package": ("package", "build-import-check", "docs-check"),
 }
 """Parts without a pair, and the sessions of noxfile.py that they are."""
@@ -98,7 +98,7 @@ class Part:
         pytest = ["tests/on-core", self.pair, "python", "-m", "pytest", "--junitxml", str(self.junit)]
         if self.name == "synapse":
             # Two workers in one place: most of their time is spent waiting for a Synapse.
-            return [*pytest, "-m", "synapse", "-n", "2", "--dist", "loadfile", "tests/unit"]
+            return [*pytest, "-m", "synapse", "-n", "2", "--dist", "loadgroup", "tests/unit"]
         return [*pytest, "-m", "not synapse", "tests/unit"]
 
     def environment(self) -> dict[str, str]:
