@@ -34,9 +34,6 @@ def the_checkout_is_the_collection() -> None:
 
 
 the_checkout_is_the_collection()
-# Examples are slow to come by on a busy machine: the one thing that says nothing about the collection.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
 
 from ansible_collections.cae.matrix.tests.unit import names, programs
 
