@@ -62,7 +62,7 @@ def test_a_member_leaves_one_closes_itself_and_everybody_comes_back(
         a_member_leaves_while_the_others_talk(people, rooms, tmp_path)
         a_cooperative_closes_itself(people, rooms, tmp_path)
     finally:
-        # Who comes back is there before others look for it: a Synapse remembers for an hour that a domain told it nothing.
+        # First who comes back: for an hour, a Synapse remembers that a domain told it nothing.
         done = [run(tmp_path, "jardin"), run(tmp_path, *STAYING)]
     for each in done:
         assert each.status == 0, each.output
