@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from ansible_collections.cae.matrix.tests.patience import START, patient
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 FLAGS = (
@@ -53,7 +54,8 @@ class Instance:
     def connect(self, host: str) -> ssl.SSLSocket:
         """A connection whose certificate has been verified against the CA, with its name."""
         context = ssl.create_default_context(cafile=self.ca_file or None)
-        return context.wrap_socket(socket.create_connection((self.address, 443), timeout=20), server_hostname=host)
+        raw = socket.create_connection((self.address, 443), timeout=patient(START))
+        return context.wrap_socket(raw, server_hostname=host)
 
     def api(
         self, method: str, path: str, body: dict[str, Any] | None = None, token: str | None = None

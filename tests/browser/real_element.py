@@ -9,7 +9,6 @@ import json
 import re
 import secrets
 import subprocess
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,11 +16,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from ansible_collections.cae.matrix.tests.patience import SETTLE, START, eventually, patient
 from conftest import Instance, Visit, open_page
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
-PATIENCE = 90_000
+# In milliseconds, as Playwright counts.
+PATIENCE = patient(SETTLE) * 1000
 CLIENT = "/_matrix/client/v3"
 COMPOSER = ".mx_BasicMessageComposer_input, .mx_WysiwygComposer_Editor_content"
 
@@ -204,12 +205,7 @@ def encryption(instance: Instance, token: str, room: str) -> int:
 
 def becomes_encrypted(instance: Instance, token: str, room: str) -> bool:
     """Element shows a switch as turned before the server has heard of it."""
-    end = time.monotonic() + 20
-    while encryption(instance, token, room) != 200:
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.2)
-    return True
+    return bool(eventually(lambda: encryption(instance, token, room) == 200, f"{room} is encrypted", START))
 
 
 def room_of(page: Page) -> str:

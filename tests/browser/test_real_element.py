@@ -8,7 +8,6 @@ One person logs in once, and does in the tests what people do, in this order.
 from __future__ import annotations
 
 import re
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from ansible_collections.cae.matrix.tests.patience import START, eventually
 from conftest import Instance, Visit, open_page
 from playwright.sync_api import Browser, Page, expect
 from real_element import (
@@ -154,11 +154,13 @@ def test_a_direct_conversation_is_plain(instance: Instance, person: SignedIn) ->
     assert room != person.room
     assert encryption(instance, person.token, room) == 404
     # The server itself reads it: plain in the event, not only in what Element shows, perhaps before it is sent.
-    path, end, read = f"{CLIENT}/rooms/{quote(room)}/messages?dir=b&limit=5", time.monotonic() + 20, list[str]()
-    while text not in read and time.monotonic() < end:
+    path = f"{CLIENT}/rooms/{quote(room)}/messages?dir=b&limit=5"
+
+    def read() -> list[str]:
         _status, answer = instance.api("GET", path, token=person.token)
-        read = [event["content"].get("body") for event in answer["chunk"] if event["type"] == "m.room.message"]
-    assert text in read
+        return [event["content"].get("body") for event in answer["chunk"] if event["type"] == "m.room.message"]
+
+    eventually(lambda: text in read(), "the server reads what was said", START)
 
 
 def test_people_turn_encryption_on_in_the_rooms_settings(
