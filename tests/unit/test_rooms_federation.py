@@ -73,19 +73,16 @@ class Federation:
         return {"alias": "bienvenue", "kind": "space", "name": "Bienvenue", "links": list(links)}
 
 
+# Each test has servers of its own: one of them leaves them without the hub.
 @pytest.fixture(
-    scope="module",
     params=[pytest.param(version, marks=pytest.mark.xdist_group(f"federation {version}")) for version in VERSIONS],
 )
-def federation(
-    request: pytest.FixtureRequest, python: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Federation]:
-    directory = tmp_path_factory.mktemp("servers")
-    authority = Authority(directory)
+def federation(request: pytest.FixtureRequest, python: str, tmp_path: Path) -> Iterator[Federation]:
+    authority = Authority(tmp_path)
     addresses = {"hub": "127.0.0.2", "atelier": "127.0.0.3", "leaving": "127.0.0.4"}
     with ThreadPoolExecutor(max_workers=len(addresses)) as pool:
         started = {
-            name: pool.submit(Instance, python, directory / name, address, authority, request.param)
+            name: pool.submit(Instance, python, tmp_path / name, address, authority, request.param)
             for name, address in addresses.items()
         }
     servers = {name: server.result() for name, server in started.items()}

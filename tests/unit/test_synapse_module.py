@@ -31,8 +31,12 @@ BOTH: dict[str, Any] = {"preset": "trusted_private_chat", "is_direct": True, "in
 @pytest.fixture(scope="module")
 def server(python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OptInServer]:
     server = OptInServer(python, tmp_path_factory.mktemp("opt-in"))
-    yield server
-    server.stop()
+    try:
+        # What happens before that is seen as well, but not told event by event.
+        eventually(server.follows, "the stream is followed")
+        yield server
+    finally:
+        server.stop()
 
 
 @pytest.fixture(scope="module")

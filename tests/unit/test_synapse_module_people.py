@@ -93,8 +93,12 @@ def unproven(python: str, cas: str, tmp_path_factory: pytest.TempPathFactory) ->
         },
         attested=False,
     )
-    yield server
-    server.stop()
+    try:
+        # What happens before that is seen as well, but not told event by event.
+        eventually(server.follows, "the stream is followed")
+        yield server
+    finally:
+        server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -258,8 +262,12 @@ def test_what_the_gate_tries_is_nobodys_habit_or_choice(unproven: OptInServer, g
 @pytest.fixture(scope="module")
 def server(python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OptInServer]:
     server = OptInServer(python, tmp_path_factory.mktemp("recovery"))
-    yield server
-    server.stop()
+    try:
+        # What happens before that is seen as well, but not told event by event.
+        eventually(server.follows, "the stream is followed")
+        yield server
+    finally:
+        server.stop()
 
 
 def asked(person: Person) -> None:

@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.cae.matrix.tests.patience import PROMPT, START, eventually, patient
+from ansible_collections.cae.matrix.tests.patience import START, eventually
 from ansible_collections.cae.matrix.tests.unit.homeserver import Homeserver
 from ansible_collections.cae.matrix.tests.unit.opt_in_server import (
     ASKED,
@@ -54,13 +53,6 @@ class Worker(OptInServer):
         (directory / "worker.yaml").write_text(json.dumps(own))
         files = [argument for name in ("homeserver", "worker") for argument in ("-c", str(directory / f"{name}.yaml"))]
         self._start(python, directory / "worker.log", ["synapse.app.generic_worker", *files])
-
-
-def follows(server: OptInServer) -> bool:
-    """Whether this process looks who takes part in encrypted rooms."""
-    address = f"http://127.0.0.1:{server.metrics_port}/_synapse/metrics"
-    with urllib.request.urlopen(address, timeout=patient(PROMPT)) as answer:
-        return 'synapse_background_process_start_count_total{name="cae_matrix_opt_in_follow"' in answer.read().decode()
 
 
 @pytest.fixture(scope="module", params=["main", "worker1"])
@@ -114,8 +106,8 @@ def test_the_promise_is_kept_on_every_process(processes: tuple[OptInServer, Work
     main, worker = processes
     background = main if request.node.callspec.params["processes"] == "main" else worker
     suffix = request.node.callspec.params["processes"]
-    eventually(lambda: follows(background), "one process follows")
-    assert not follows(worker if background is main else main)
+    eventually(background.follows, "one process follows")
+    assert not (worker if background is main else main).follows()
 
     # Registration, on the worker: before the proof, and after it.
     boss = Person(main, f"@boss-{suffix}:{DOMAIN}", main.register(f"@boss-{suffix}:{DOMAIN}", admin=True))
