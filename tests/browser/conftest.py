@@ -18,8 +18,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from ansible_collections.cae.matrix.tests.patience import START, patient
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from ansible_collections.cae.matrix.tests.patience import PROMPT, START, patient
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 FLAGS = (
     "--no-sandbox",
@@ -153,6 +153,9 @@ def browser(instance: Instance) -> Iterator[Browser]:
 
 def open_page(browser: Browser) -> Visit:
     context: BrowserContext = browser.new_context(locale="en-GB", viewport={"width": 1280, "height": 800})
+    # Playwright's own thirty seconds, and five for what is expected, know nothing of a busy machine.
+    context.set_default_timeout(patient(START) * 1000)
+    expect.set_options(timeout=patient(PROMPT) * 1000)
     page = context.new_page()
     seen = Visit(page)
     context.on("request", lambda request: seen.requests.append(request.url))
