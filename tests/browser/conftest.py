@@ -163,6 +163,15 @@ def open_page(browser: Browser) -> Visit:
     return seen
 
 
+def arrive(page: Page, url: str) -> None:
+    """Opens a page and lets its service worker, if it has one, take over first: requests under way would be lost."""
+    page.goto(url)
+    page.wait_for_load_state("networkidle")
+    page.evaluate(
+        "async () => { if (await navigator.serviceWorker.getRegistration()) await navigator.serviceWorker.ready; }"
+    )
+
+
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Visit]:
     seen = open_page(browser)

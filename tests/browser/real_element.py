@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from ansible_collections.cae.matrix.tests.patience import SETTLE, START, eventually, patient
-from conftest import Instance, Visit, open_page
+from conftest import Instance, Visit, arrive, open_page
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
@@ -166,7 +166,7 @@ def open_session(browser: Browser, person: Person, prepare: Callable[[Instance, 
     page.add_init_script(DETECTOR)
     if prepare:
         prepare(person.instance, page)
-    page.goto(f"{person.instance.element_url}#/login")
+    arrive(page, f"{person.instance.element_url}#/login")
     page.locator("input[name=username]").fill(person.localpart, timeout=PATIENCE)
     page.locator("input[name=password]").fill(person.password)
     page.get_by_role("button", name="Se connecter", exact=True).click()

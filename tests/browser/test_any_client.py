@@ -8,7 +8,7 @@ import json
 import re
 from urllib.parse import urljoin
 
-from conftest import Instance, Visit
+from conftest import Instance, Visit, arrive
 from playwright.sync_api import expect
 
 
@@ -16,7 +16,7 @@ def test_a_person_logs_in_and_nobody_else_is_asked(instance: Instance, visit: Vi
     # Not the person of the other tests: a real client that is closed right after its login may have half its keys made.
     person = instance.people[-1]
     localpart = person["user_id"].split(":")[0].removeprefix("@")
-    visit.page.goto(f"{instance.element_url}#/login")
+    arrive(visit.page, f"{instance.element_url}#/login")
     visit.page.locator("input[name=username]").fill(localpart)
     visit.page.locator("input[name=password]").fill(person["password"])
     expect(visit.page.locator("html")).to_have_attribute("lang", re.compile("^fr"))

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import pytest
 from ansible_collections.cae.matrix.tests.patience import START, eventually
-from conftest import Instance, Visit, open_page
+from conftest import Instance, Visit, arrive, open_page
 from playwright.sync_api import Browser, Page, expect
 from real_element import (
     CLIENT,
@@ -76,7 +76,7 @@ def person(instance: Instance, browser: Browser, screenshots: Path) -> Iterator[
 
     visit = open_page(browser)
     page = visit.page
-    page.goto(f"{instance.element_url}#/login")
+    arrive(page, f"{instance.element_url}#/login")
     page.locator("input[name=username]").fill(localpart, timeout=PATIENCE)
     page.locator("input[name=password]").fill(account["password"])
     page.get_by_role("button", name="Se connecter", exact=True).click()
@@ -115,7 +115,7 @@ def test_the_welcome_page(instance: Instance, visit: Visit, screenshots: Path) -
 
 
 def test_the_login_page(instance: Instance, visit: Visit, screenshots: Path) -> None:
-    visit.page.goto(f"{instance.element_url}#/login")
+    arrive(visit.page, f"{instance.element_url}#/login")
     expect(visit.page.get_by_role("button", name="Se connecter", exact=True)).to_be_visible(timeout=PATIENCE)
     visit.page.wait_for_load_state("networkidle")
     shoot(visit.page, screenshots, "login")
