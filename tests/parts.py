@@ -231,8 +231,8 @@ def read_junit(path: pathlib.Path) -> list[Case]:
     return cases
 
 
-# Where pytest says that something was raised, and what: `tests/test_one.py:12: AssertionError`.
-RAISED = re.compile(r"^(\S+\.py:\d+): (\w[\w.]*)", re.M)
+# Where pytest says that something was called or raised: `tests/test_one.py:12: AssertionError`.
+FRAME = re.compile(r"^(\S+/)?(\w+\.py:\d+):(?: |$)", re.M)
 # What linters say: `path:12:3: text`, the text or more of it on a line of its own.
 COMPLAINT = re.compile(r"^[\w./@-]+\.\w+(?::\d+(?::\d+)?: .+(?:\n  \S.*)?|:\n  \S.*)", re.M)
 SESSION = re.compile(r"^nox > (Session \S+ (?:aborted|failed).*)", re.M)
@@ -242,10 +242,12 @@ ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 def failed_line(case: Case, home: str) -> str:
     """Which line of a test failed, and what it said; its path from the root, also where it ran in a scenario."""
-    raised = list(RAISED.finditer(case.said))
+    frames = [(each[2], f"{each[1] or ''}{each[2]}") for each in FRAME.finditer(case.said)]
+    # What waits or asks for a test fails in a line of its own, which says little.
+    own = [frame for frame in frames if frame[0].startswith("test_")]
     said = [line[1:].strip() for line in case.said.splitlines() if line.startswith("E ")]
     text = said[0] if said else next(iter(case.said.strip().splitlines()), "")
-    line = raised[-1][1] if raised else case.name
+    line = (own or frames or [("", case.name)])[-1][1]
     path = line.partition(":")[0]
     if not (ROOT / path).exists() and (ROOT / home / path).exists():
         line = f"{home}/{line}"

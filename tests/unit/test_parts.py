@@ -142,7 +142,7 @@ def test_a_report_tells_which_line_failed(tmp_path: pathlib.Path) -> None:
         ("failed", 0),
     ]
     assert parts.causes("", cases) == [
-        "tests/unit/helpers.py:40: test_bad: AssertionError: words",
+        "tests/unit/test_one.py:12: test_bad: AssertionError: words",
         "tests.unit.test_two: tests.unit.test_two: SyntaxError: bad",
     ]
     in_scenario = Case("tests/test_gate::test_it", 1, "failed", "tests/test_gate.py:3: AssertionError")
