@@ -129,6 +129,8 @@ class Homeserver:
             "presence": {"enabled": False},
             "user_directory": {"enabled": False},
             "send_federation": False,
+            # For two minutes, who asks /sync the same again is answered the same, whatever has happened since.
+            "caches": {"sync_response_cache_duration": "0s"},
             "rc_message": limits,
             "rc_room_creation": limits,
             "rc_invites": {key: limits for key in ("per_room", "per_user", "per_issuer")},
