@@ -35,13 +35,13 @@ $(SESSIONS): $(NOX)
 	@$(NOX) -s $@ -- $(ARGS)
 
 setup:
-	@tests/setup engine venv-2.19 venv-2.21 collection venv-synapse prepared
+	@tests/setup engine venv-2.19 venv-2.21 collection venv-synapse browser prepared
 
 bench: setup
 	@bench/run
 
 test-element:
-	@MATRIX_SETUP_BROWSER=1 tests/setup engine venv-2.19 collection base
+	@tests/setup engine venv-2.19 collection browser base
 	@PATH="$(CURDIR)/.venv-2.19/bin:$$PATH" tests/browser/record
 
 demo:
