@@ -735,7 +735,9 @@ def _back_up(steps: list[Step], backup_dir: str) -> str | None:
     for directory in [*reversed([backup_dir, *_parents(backup_dir)]), sets]:
         if not os.path.isdir(directory):
             os.mkdir(directory, 0o700 if directory in (backup_dir, sets) else 0o755)
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + f".{time.time_ns() % 10**9:09d}Z"
+    # Of one look at the clock: of two, a set of the next second can be called older than what is there, and go first.
+    seconds, rest = divmod(time.time_ns(), 10**9)
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds)) + f".{rest:09d}Z"
     new = os.path.join(sets, stamp)
     os.mkdir(new, 0o700)
     for step in kept:

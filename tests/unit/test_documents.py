@@ -14,7 +14,9 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -649,6 +651,20 @@ def test_the_newest_five_sets_stay(module: Module, tmp_path: Path) -> None:
     assert sets[0] is None
     assert sorted(str(path) for path in (tmp_path / "backup/documents").iterdir()) == sets[3:]
     assert [Path(f"{kept}{tmp_path}/x").read_text() for kept in sets[3:]] == ["2", "3", "4", "5", "6"]
+
+
+def test_sets_are_named_in_the_order_of_their_time(
+    module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the clock is between two seconds while it is asked."""
+    path, backup = f"{tmp_path}/x", f"{tmp_path}/backup"
+    module(files=[{"path": path, "content": "0"}], backup_dir=backup)
+    begin = 1795661507 * 10**9
+    for number, moment in enumerate((begin + 999_999_990, begin + 10**9 + 10), 1):
+        monkeypatch.setattr(time, "time_ns", partial(int, moment))
+        result = module(files=[{"path": path, "content": str(number)}], backup_dir=backup)
+        stamp = Path(result["backup_set"]).name
+        assert stamp == time.strftime("%Y%m%dT%H%M%S", time.gmtime(moment // 10**9)) + f".{moment % 10**9:09d}Z"
 
 
 # --- blocks and links -------------------------------------------------------------------------------------------
