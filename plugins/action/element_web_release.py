@@ -10,6 +10,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.cae.matrix.plugins.module_utils.element_web import digest_of
+from ansible_collections.cae.matrix.plugins.plugin_utils.controller import account
 
 MODULE = "cae.matrix.element_web_release"
 FILES = ("file", "signature_file")
@@ -23,6 +24,11 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
+        result = self._install(task_vars)
+        what = [f"release {self._task.args.get('version')}"] if result.get("changed") else []
+        return account(self, result, task_vars or {}, what)
+
+    def _install(self, task_vars: dict[str, Any] | None) -> dict[str, Any]:
         arguments = {key: value for key, value in self._task.args.items() if key != "transferred"}
         if not arguments.get("file"):
             found: dict[str, Any] = self._execute_module(MODULE, module_args=arguments, task_vars=task_vars)

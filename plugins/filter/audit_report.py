@@ -23,8 +23,8 @@ options:
 
 EXAMPLES = r"""
 - name: Show one report for all hosts
-  ansible.builtin.debug:
-    msg: "{{ ([{'name': inventory_hostname, 'found': found, 'failure': ''}] | cae.matrix.audit_report).table }}"
+  cae.matrix.show:
+    lines: "{{ ([{'name': inventory_hostname, 'found': found, 'failure': ''}] | cae.matrix.audit_report).table }}"
 """
 
 RETURN = r"""

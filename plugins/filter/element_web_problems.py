@@ -1,6 +1,6 @@
 # Copyright: cae.matrix contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What is wrong with a release of Element Web that is to be installed."""
+"""What is wrong with a release of Element Web that is to be installed, and with how it is to look."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ version_added: 0.1.0
 author: cae.matrix contributors
 description:
   - Checks the version, the digest, the key and its fingerprint, the files on the controller (the digest of the release
-    too) and the logo, without a connection to the machine.
+    too), the pictures and the colour, without a connection to the machine.
   - Returns every problem, each naming the variable and the mend; an empty list if there is none.
 options:
   _input:
@@ -47,11 +47,11 @@ _value:
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.cae.matrix.plugins.module_utils.element_web import problems
+from ansible_collections.cae.matrix.plugins.module_utils import element_look, element_web
 
 
 def element_web_problems(given: Mapping[str, Any]) -> list[str]:
-    return problems(given)
+    return element_web.problems(given) + element_look.problems(given)
 
 
 class FilterModule:

@@ -23,8 +23,8 @@ options:
 
 EXAMPLES = r"""
 - name: Show who reaches whom
-  ansible.builtin.debug:
-    msg: "{{ ([{'domain': matrix_domain, 'peers': peers, 'found': found}] | cae.matrix.federation_matrix).table }}"
+  cae.matrix.show:
+    lines: "{{ ([{'domain': matrix_domain, 'peers': peers, 'found': found}] | cae.matrix.federation_matrix).table }}"
 """
 
 RETURN = r"""

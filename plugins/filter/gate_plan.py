@@ -37,7 +37,8 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - C(digest), of what matters to encryption in the documents.
+    - C(digest), of what matters to encryption in the documents, and C(synapse_digest), of Synapse's part of it.
+    - C(configuration), Synapse's own document in JSON, for the rehearsal.
     - C(declared), what the public names have to serve.
     - C(database) and C(database_password), how the database is reached.
     - C(closed_until_proven) and C(proven), the texts of C(registration.yaml).
@@ -46,35 +47,32 @@ _value:
   type: dict
 """
 
-import functools
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
 from ansible.errors import AnsibleFilterError
-from ansible_collections.cae.matrix.plugins.module_utils.encryption_opt_in import digest
+from ansible_collections.cae.matrix.plugins.module_utils.encryption_opt_in import digest, synapse_digest
 from ansible_collections.cae.matrix.plugins.module_utils.gate import what_matters
-from ansible_collections.cae.matrix.plugins.module_utils.registration import CODE, plain, registration_document
+from ansible_collections.cae.matrix.plugins.module_utils.registration import (
+    CODE,
+    TooDeep,
+    plain,
+    registration_document,
+)
+from ansible_collections.cae.matrix.plugins.plugin_utils.version import collection_version
 
 _POOL = ("cp_min", "cp_max", "cp_reconnect", "cp_noisy", "cp_openfun", "cp_good_sql")
 _HEADER = "# Written by cae.matrix.encryption_gate, the only one to decide how people register.\n"
 
 
-@functools.cache
-def collection_version() -> str:
-    """The version of this collection, installed or in a checkout."""
-    root = Path(__file__).resolve().parents[2]
-    manifest = root / "MANIFEST.json"
-    if manifest.exists():
-        return str(json.loads(manifest.read_text(encoding="utf-8"))["collection_info"]["version"])
-    return str(yaml.safe_load((root / "galaxy.yml").read_text(encoding="utf-8"))["version"])
-
-
 def gate_plan(documents: Mapping[str, Any], registration: str) -> dict[str, Any]:
     """See DOCUMENTATION."""
-    documents = plain(documents)
+    try:
+        documents = plain(documents)
+    except TooDeep as error:
+        raise AnsibleFilterError(f"gate_plan: {error}") from None
     if not isinstance(documents, dict) or not documents.get("synapse"):
         raise AnsibleFilterError("gate_plan: documents with Synapse's own are needed (encryption_gate_documents)")
     if registration not in ("closed", "token"):
@@ -84,7 +82,9 @@ def gate_plan(documents: Mapping[str, Any], registration: str) -> dict[str, Any]
     before, after = (registration_document(synapse, mode) for mode in ("closed-until-proven", registration))
     return {
         "digest": digest(documents),
+        "synapse_digest": synapse_digest(synapse),
         "declared": what_matters(documents),
+        "configuration": json.dumps(synapse),
         "database": {key: value for key, value in database.items() if key not in (*_POOL, "password")},
         "database_password": database.get("password"),
         "closed_until_proven": _text(before),

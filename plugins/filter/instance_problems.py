@@ -11,11 +11,12 @@ version_added: 0.1.0
 author: cae.matrix contributors
 description:
   - Checks the names of an instance (slug, domain, hostnames), its profile and the other variables of role C(matrix),
-    and that no other host of the inventory claims the same slug or domain on the same machine.
+    and that no other host of the inventory claims the same slug or domain, or is served under the same name, on this
+    machine.
   - Returns every problem, each naming the variable and the mend; an empty list if there is none.
 options:
   _input:
-    description: The values of the variables of role C(matrix) by their names, and C(host) and C(machine).
+    description: The values of the variables of role C(matrix) by their names, and C(host).
     type: dict
     required: true
   hostvars:
@@ -33,7 +34,7 @@ EXAMPLES = r"""
 - name: Refuse an instance that cannot be
   vars:
     example_problems: >-
-      {{ {'host': inventory_hostname, 'machine': ansible_host | default(inventory_hostname),
+      {{ {'host': inventory_hostname,
           'matrix_domain': matrix_domain, 'matrix_instance': matrix_instance,
           'matrix_hostname': matrix_hostname, 'element_hostname': element_hostname}
          | cae.matrix.instance_problems(hostvars, groups['all']) }}
@@ -53,7 +54,8 @@ _value:
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ansible_collections.cae.matrix.plugins.module_utils.instance import Neighbour, problems, slug
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible_collections.cae.matrix.plugins.module_utils.instance import Neighbour, machine_of, problems, served, slug
 
 
 def _neighbours(hostvars: Mapping[str, Any], hosts: Iterable[str]) -> Iterator[Neighbour]:
@@ -62,14 +64,28 @@ def _neighbours(hostvars: Mapping[str, Any], hosts: Iterable[str]) -> Iterator[N
         if "matrix_domain" in variables:
             yield Neighbour(
                 host=host,
-                machine=str(variables.get("ansible_host", host)),
+                machine=machine_of(host, variables),
                 instance=str(variables.get("matrix_instance", slug(host))),
                 domain=str(variables["matrix_domain"]),
+                names=_names(variables),
             )
 
 
+def _names(variables: Mapping[str, Any]) -> tuple[str, ...]:
+    """What another host is served under: variables that it does not set have the defaults of the roles."""
+    if variables.get("matrix_state", "present") == "absent":
+        return ()
+    domain = str(variables["matrix_domain"])
+    defaults = {"matrix_hostname": f"matrix.{domain}", "element_hostname": f"chat.{domain}"}
+    wanted = ("matrix_hostname", "element_hostname", "matrix_element_enabled", "reverse_proxy_well_known")
+    given = {name: variables[name] for name in wanted if name in variables}
+    given["matrix_element_enabled"] = boolean(given.get("matrix_element_enabled", True), strict=False)
+    return served({"matrix_domain": domain, **defaults, **given})
+
+
 def instance_problems(this: Mapping[str, Any], hostvars: Mapping[str, Any], hosts: Iterable[str]) -> list[str]:
-    return problems(this, _neighbours(hostvars, hosts))
+    host = str(this["host"])
+    return problems({**this, "machine": machine_of(host, hostvars[host])}, _neighbours(hostvars, hosts))
 
 
 class FilterModule:

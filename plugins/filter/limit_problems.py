@@ -20,6 +20,14 @@ options:
       C(synapse_tasks_max) and C(synapse_cache_max_memory), by their names.
     type: dict
     required: true
+  machine:
+    description:
+      - The fact C(cae_matrix_machine). With it, a warning is given when the limits of all instances of the machine
+        exceed its memory together.
+    type: dict
+  instance:
+    description: The slug of the instance whose limits they are.
+    type: str
 """
 
 EXAMPLES = r"""
@@ -44,11 +52,15 @@ _value:
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.cae.matrix.plugins.module_utils.limits import problems
+from ansible.utils.display import Display
+from ansible_collections.cae.matrix.plugins.module_utils.limits import overcommitted, problems
 
 
-def limit_problems(given: Mapping[str, Any]) -> list[str]:
-    return problems(given)
+def limit_problems(given: Mapping[str, Any], machine: Mapping[str, Any] | None = None, instance: str = "") -> list[str]:
+    found = problems(given)
+    if machine and not found and (text := overcommitted(machine, instance, given.get("synapse_memory_max"))):
+        Display().warning(text)
+    return found
 
 
 class FilterModule:

@@ -48,14 +48,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.cae.matrix.plugins.module_utils.registration import without_doors
+from ansible_collections.cae.matrix.plugins.module_utils.registration import TooDeep, without_doors
 
 
 def without_registration(synapse_document: Any) -> dict[str, Any]:
     """Return the configuration without the keys that only the gate writes."""
     if not isinstance(synapse_document, Mapping):
         raise AnsibleFilterError("cae.matrix.without_registration takes Synapse's configuration as a dict.")
-    return without_doors(synapse_document)
+    try:
+        return without_doors(synapse_document)
+    except TooDeep as error:
+        raise AnsibleFilterError(f"cae.matrix.without_registration: {error}") from None
 
 
 class FilterModule:

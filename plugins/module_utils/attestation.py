@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ REGISTRATION = ("closed", "token")
 VERDICTS = ("in time", "late but mendable", "too late, accepted")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _INVOCATION = re.compile(r"[0-9a-f]{32}")
-_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 _KEYS = frozenset(
     {
         "schema_version",
@@ -35,6 +36,9 @@ _KEYS = frozenset(
         "accepted_rooms",
     }
 )
+# What attestations of earlier versions do not have.
+_LATER = frozenset({"synapse_digest", "machine"})
+_MACHINE = re.compile(r"[0-9a-f]{64}")
 
 
 class Malformed(Exception):
@@ -57,6 +61,8 @@ class Attestation:
     registration: str
     verdict: str
     accepted_rooms: tuple[str, ...] = field(default=())
+    synapse_digest: str = ""
+    machine: str = ""
 
     def to_json(self) -> str:
         """The file's text."""
@@ -71,7 +77,24 @@ class Attestation:
 
 def now() -> str:
     """The present, as the attestation writes it."""
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.datetime.now(datetime.UTC).strftime(_TIME)
+
+
+def this_machine(path: str = "/etc/machine-id") -> str:
+    """The machine's name for itself, which systemd asks to keep to itself: hashed. Empty where it has none."""
+    try:
+        name = Path(path).read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+    return hashlib.sha256(f"cae.matrix attestation {name}".encode()).hexdigest() if name else ""
+
+
+def _is_time(text: str) -> bool:
+    """Whether it is a moment that there is, written as the gate does it."""
+    try:
+        return datetime.datetime.strptime(text, _TIME).strftime(_TIME) == text
+    except ValueError:
+        return False
 
 
 def parse(text: str) -> Attestation:
@@ -84,8 +107,8 @@ def parse(text: str) -> Attestation:
         raise Malformed("it is not a JSON object")
     if document.get("schema_version") != SCHEMA_VERSION or isinstance(document.get("schema_version"), bool):
         raise Malformed(f"its schema_version is {document.get('schema_version')!r}, not {SCHEMA_VERSION}")
-    if set(document) != _KEYS:
-        odd = sorted(set(document) ^ _KEYS)
+    if set(document) - _LATER != _KEYS:
+        odd = sorted((set(document) - _LATER) ^ _KEYS)
         raise Malformed(f"keys are missing or unknown: {', '.join(map(str, odd))}")
     rooms = document["accepted_rooms"]
     if not isinstance(rooms, list) or not all(isinstance(room, str) and room.startswith("!") for room in rooms):
@@ -94,16 +117,19 @@ def parse(text: str) -> Attestation:
     if element is not None and not isinstance(element, str):
         raise Malformed("element_version is neither text nor null")
     texts = {key: document[key] for key in _KEYS - {"schema_version", "accepted_rooms", "element_version"}}
+    texts |= {key: document[key] for key in _LATER & set(document) if document[key] != ""}
     for key, value in sorted(texts.items()):
         if not isinstance(value, str) or not value:
             raise Malformed(f"{key} is not text")
-    for key, pattern in (
-        ("digest", _DIGEST),
-        ("invocation_id", _INVOCATION),
-        ("attested_at", _TIME),
-        ("first_attested_at", _TIME),
+    for key, fits in (
+        ("digest", _DIGEST.fullmatch),
+        ("synapse_digest", _DIGEST.fullmatch),
+        ("machine", _MACHINE.fullmatch),
+        ("invocation_id", _INVOCATION.fullmatch),
+        ("attested_at", _is_time),
+        ("first_attested_at", _is_time),
     ):
-        if not pattern.fullmatch(texts[key]):
+        if key in texts and not fits(texts[key]):
             raise Malformed(f"{key} is {texts[key]!r}")
     if texts["registration"] not in REGISTRATION or texts["verdict"] not in VERDICTS:
         raise Malformed("registration or verdict is unknown")

@@ -20,6 +20,7 @@ from ansible_collections.cae.matrix.plugins.module_utils import gate
 from ansible_collections.cae.matrix.plugins.module_utils.attestation import Attestation
 from ansible_collections.cae.matrix.plugins.module_utils.gate import Room, server_of
 from ansible_collections.cae.matrix.plugins.module_utils.public_client import PublicClient, Unreachable
+from ansible_collections.cae.matrix.plugins.module_utils.transport import is_loopback, token_problem
 
 try:
     import psycopg2
@@ -27,7 +28,6 @@ except ImportError:
     psycopg2 = None
 
 TO_DECIDE, ACCEPTED, CHOSEN = "to decide", "accepted", "chosen since"
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _PAGE = 100
 
 # Whether a room has ever been encrypted shows in three places: `m.room.encryption` without an algorithm is accepted,
@@ -183,7 +183,10 @@ def read_database(connection: str | Mapping[str, Any], domain: str = "", seconds
 def _room(row: Sequence[Any], domain: str) -> Room:
     room_id, name, creator, members, why, since, tombstone = row
     # Parsed here: PostgreSQL refuses JSON with a \u0000 in it, which anybody may have written.
-    event = json.loads(tombstone) if tombstone else None
+    try:
+        event = json.loads(tombstone) if tombstone else None
+    except RecursionError:
+        event = None
     return Room(room_id, name, creator, members, why, moment(since), is_local(creator, domain), replacement(event))
 
 
@@ -225,20 +228,15 @@ class AdminApi:
         self.url = url.rstrip("/")
         self.token = token
         self.patience = patience
-        try:
-            split = urllib.parse.urlsplit(self.url)
-            host = split.hostname
-        except ValueError:
-            host = None
-        if not host or split.scheme not in ("http", "https"):
+        problem = token_problem(self.url)
+        if problem:
+            raise Unreadable(problem[0], f"audit_homeserver_url: {problem[1]}")
+        split = urllib.parse.urlsplit(self.url)
+        # What stands in for DNS must not lead a token off the machine either.
+        if split.scheme == "http" and not all(is_loopback(where) for where, _ in client.addresses(str(split.hostname))):
             raise Unreadable(
-                f"{url!r} is no address of a homeserver.",
-                "Write audit_homeserver_url as https://matrix.example.coop.",
-            )
-        if split.scheme == "http" and host not in _LOOPBACK:
-            raise Unreadable(
-                f"{url} would carry the administrator's token in the clear.",
-                "Use https://, or http://localhost on the machine itself (audit_from) or through an SSH tunnel.",
+                f"{self.url} would carry the administrator's token in clear text: matrix_resolve leads elsewhere.",
+                "Take that name out of matrix_resolve.",
             )
 
     def ask(self, path: str, body: Any = None, may_be_gone: bool = False) -> Mapping[str, Any]:

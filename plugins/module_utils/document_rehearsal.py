@@ -8,6 +8,7 @@ namespace that only the program sees.
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from typing import Any
 from ansible_collections.cae.matrix.plugins.module_utils.document_set import Attributes, DocumentError, Step
 
 _TIMEOUT = 120
+_RUN, _WORK = "/run", "cae-matrix-"
 # $1 is a file that says "the program was reached"; then pairs of what is mounted where, "--", and the program.
 _IN_NAMESPACE = """
 reached=$1; shift
@@ -33,7 +35,8 @@ def rehearse(validators: list[dict[str, Any]], steps: list[Step], check_mode: bo
     """Run the validators that see something of the plan; raise with what the first refusal says."""
     for validator in validators:
         command, trees = validator["command"], _outermost(validator["tree"])
-        concerned = [step for step in steps if any(_inside(_place(step), tree) for tree in trees)]
+        real = [step for step in steps if step.action != "leftover"]
+        concerned = [step for step in real if any(_inside(_place(step), tree) for tree in trees)]
         if not concerned:
             continue
         if check_mode and _not_there_yet(command, trees):
@@ -45,12 +48,13 @@ def rehearse(validators: list[dict[str, Any]], steps: list[Step], check_mode: bo
             )
         trees = [tree for tree in trees if os.path.isdir(tree)]
         if trees:
-            _rehearse(command, trees, concerned, steps)
+            _rehearse(validator, trees, concerned, steps)
 
 
-def _rehearse(command: list[str], trees: list[str], concerned: list[Step], steps: list[Step]) -> None:
+def _rehearse(validator: dict[str, Any], trees: list[str], concerned: list[Step], steps: list[Step]) -> None:
+    command = validator["command"]
     # /run is memory: what is secret in a tree does not touch the disk.
-    work = tempfile.mkdtemp(prefix="cae-matrix-", dir="/run" if os.access("/run", os.W_OK) else None)
+    work = tempfile.mkdtemp(prefix=f"{_WORK}{os.getpid()}-", dir=_RUN if os.access(_RUN, os.W_OK) else None)
     try:
         mounts: list[str] = []
         for number, tree in enumerate(trees):
@@ -66,7 +70,7 @@ def _rehearse(command: list[str], trees: list[str], concerned: list[Step], steps
         try:
             result = subprocess.run(
                 [*sandbox, *mounts, "--", *command],
-                stdin=subprocess.DEVNULL,
+                input=(validator.get("input") or "").encode(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 timeout=_TIMEOUT,
@@ -91,8 +95,23 @@ def _rehearse(command: list[str], trees: list[str], concerned: list[Step], steps
                 f"`{' '.join(command)}` refuses the new configuration (exit status {result.returncode}), "
                 f"so nothing was changed:\n{said.strip()}"
             )
+        forbidden = validator.get("forbid")
+        lines = [line for line in said.splitlines() if forbidden and re.search(forbidden, line)]
+        if lines:
+            raise DocumentError(
+                f"`{' '.join(command)}` accepts the new configuration with a warning that counts as an error here, so "
+                "nothing was changed:\n" + "\n".join(lines)
+            )
     finally:
         shutil.rmtree(work)
+
+
+def sweep() -> None:
+    """Take away what rehearsals that were killed have left."""
+    for path in glob.glob(f"{_RUN}/{_WORK}*-*"):
+        pid = os.path.basename(path).removeprefix(_WORK).split("-", 1)[0]
+        if pid.isdecimal() and not os.path.exists(f"/proc/{pid}"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _not_there_yet(command: list[str], trees: list[str]) -> bool:

@@ -12,6 +12,7 @@ import base64
 import contextlib
 import fcntl
 import grp
+import hashlib
 import os
 import pwd
 import re
@@ -32,7 +33,12 @@ LOCK_TIMEOUT = 600.0
 KEPT_BACKUPS = 5
 _STAGED = ".cae-matrix-new"
 _PREVIOUS = ".cae-matrix-previous"
+# With a number, of a process that writes without the lock.
+_LEFTOVER = re.compile(r"\..+?(?:\.([0-9]+))?(?:\.cae-matrix-new|\.cae-matrix-previous)")
 _MODE = re.compile(r"0?[0-7]{3,4}")
+# What is there belongs to the collection. Elsewhere, a file is its own if it says so, as all that it writes there do.
+OURS = re.compile(r"/(?:etc|opt|var/lib|var/backups)/matrix/|/var/www/matrix-|/usr/local/share/ca-certificates/matrix-")
+MARK = b"cae.matrix"
 _MARKER = re.compile(r"# (BEGIN|END) cae\.matrix (.+)")
 
 
@@ -63,13 +69,17 @@ class Step:
 
     path: str
     real: str
-    action: str  # directory | secret | attributes | file | link | remove
+    action: str  # leftover | directory | secret | attributes | file | link | remove
     diff: dict[str, str]
     attributes: Attributes | None = None
     content: bytes | None = None
     target: str | None = None
     keep_previous: bool = False
     secret: bool = False
+    # A file or a link where there was none.
+    made: bool = False
+    # What it is called in the diff where one line of many says it all.
+    listed_under: str = ""
 
 
 @dataclass
@@ -81,8 +91,21 @@ class Plan:
         return list(dict.fromkeys(step.path for step in self.steps))
 
     @property
+    def made_paths(self) -> list[str]:
+        """Files and links that were not there; secrets and directories stay, whatever becomes of the rest."""
+        return [step.path for step in self.steps if step.made]
+
+    @property
     def diff(self) -> list[dict[str, str]]:
-        return [step.diff for step in self.steps]
+        """One entry for each step, and one for all that a line says everything about: a bare machine has many."""
+        entries: dict[int | str, dict[str, str]] = {}
+        for number, step in enumerate(self.steps):
+            if name := step.listed_under:
+                many = {"before_header": name, "after_header": name, "before": "", "after": ""}
+                entries.setdefault(name, many)["after"] += f"{step.path} {step.diff['after']}"
+            else:
+                entries[number] = step.diff
+        return list(entries.values())
 
 
 # --- the parameters ---------------------------------------------------------------------------------------------
@@ -247,6 +270,7 @@ def _flock(descriptor: int, path: str, timeout: float) -> None:
 def plan(params: Params, check_mode: bool = False) -> Plan:
     """What has to change, with every byte of it; nothing is touched."""
     planner = _Planner(check_mode)
+    planner.leftovers(params)
     planner.directories(params.get("directories") or [])
     for item in params.get("secrets") or []:
         planner.secret(item)
@@ -272,6 +296,23 @@ class _Planner:
         diff = {"before_header": path, "after_header": path, "before": before, "after": after}
         self.result.steps.append(Step(path, real or path, action, diff, **more))
 
+    def leftovers(self, params: Params) -> None:
+        """What a run that was killed has left beside what it wrote; the lock keeps a living one away."""
+        places = {item["path"] for item in params.get("directories") or []}
+        for key in ("files", "secrets", "links"):
+            places |= {os.path.dirname(item["path"]) for item in params.get(key) or []}
+        places |= {os.path.dirname(os.path.realpath(item["path"])) for item in params.get("blocks") or []}
+        for place in sorted(places):
+            try:
+                names = os.listdir(place)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            left = [name for name in sorted(names) if (found := _LEFTOVER.fullmatch(name)) and not _alive(found[1])]
+            for path in [os.path.join(place, name) for name in left]:
+                if not os.path.isdir(path) or os.path.islink(path):
+                    _refuse_planted_links(place)
+                    self._add(path, "leftover", "(left by a run that was interrupted)\n", "")
+
     def directories(self, items: list[Params]) -> None:
         wanted = {item["path"]: self._attributes(item) for item in items}
         for path in list(wanted):
@@ -287,7 +328,8 @@ class _Planner:
             except FileNotFoundError:
                 if os.path.islink(path):
                     raise DocumentError(f"{path} is a link that leads nowhere; remove it or mend its target.") from None
-                self._add(path, "directory", "", f"(directory) {attributes}\n", attributes=attributes)
+                listed = "new directories"
+                self._add(path, "directory", "", f"{attributes}\n", attributes=attributes, listed_under=listed)
                 continue
             except NotADirectoryError:
                 raise DocumentError(f"{path} cannot be made: something above it is not a directory.") from None
@@ -322,11 +364,12 @@ class _Planner:
         found = self._look(path, needs_parent=item["state"] == "present")
         if found is not None and not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
             raise DocumentError(f"{path} is to be a file, but something else (a directory?) is there; move it away.")
+        foreign = self._foreign(path, found)
         if item["state"] == "absent":
-            if found is not None:
+            if found is not None and not foreign:
                 # The inventory no longer says whether it was secret: what only its owner could read is not shown.
                 masked = not stat.S_ISLNK(found.st_mode) and not found.st_mode & 0o077
-                before = "(secret)\n" if masked else _shown(path, found)
+                before = "(secret)\n" if masked else _shown(path, found, item.get("diff", True))
                 self._add(path, "remove", before, "", keep_previous=True)
             return
         attributes = self._attributes(item)
@@ -335,6 +378,8 @@ class _Planner:
         content = text.encode()
         regular = found is not None and stat.S_ISREG(found.st_mode)
         same = regular and _read(path) == content
+        if foreign and not same and not (regular and hashlib.sha256(_read(path)).hexdigest() == item.get("replaces")):
+            _refuse_foreign(path)
         if same and found is not None and not attributes.differs(found):
             return
         if same and found is not None:
@@ -344,10 +389,14 @@ class _Planner:
         elif secret:
             before, after = "" if found is None else "(secret)\n", "(secret, changed)\n"
         else:
-            before, after = "" if found is None else _shown(path, found), text
+            in_full = item.get("diff", True)
+            before = "" if found is None else _shown(path, found, in_full)
+            after = text if in_full else _in_short(content)
         self._add(path, "file", before, after, attributes=attributes, content=content)
         step = self.result.steps[-1]
-        step.keep_previous, step.secret = not same, secret
+        step.keep_previous, step.secret, step.made = not same, secret, found is None
+        if found is None and not secret and not item.get("diff", True):
+            step.listed_under = "new files, in short"
         if not same and found is not None and attributes.differs(found):
             step.diff["before_header"] += f" ({_describe(found)})"
             step.diff["after_header"] += f" ({attributes})"
@@ -361,15 +410,25 @@ class _Planner:
                 "look what it holds and move it away."
             )
         before = "" if found is None else _shown(path, found)
+        linked = found is not None and stat.S_ISLNK(found.st_mode)
+        after = f"-> {item['target']}\n"
         if item["state"] == "absent":
-            if found is not None and not stat.S_ISLNK(found.st_mode):
+            if found is not None and not linked and not self._foreign(path, found):
                 raise DocumentError(f"{path} is to be no link any more, but a file is there; move it away.")
-            if found is not None:
+            # One that leads elsewhere is somebody else's.
+            if linked and (item["target"] is None or before == after):
                 self._add(path, "remove", before, "", keep_previous=True)
             return
-        after = f"-> {item['target']}\n"
+        if not linked and self._foreign(path, found):
+            _refuse_foreign(path)
         if before != after or found is None or not stat.S_ISLNK(found.st_mode):
-            self._add(path, "link", before, after, target=item["target"], keep_previous=True)
+            self._add(path, "link", before, after, target=item["target"], keep_previous=True, made=found is None)
+
+    def _foreign(self, path: str, found: os.stat_result | None) -> bool:
+        """Whether what is there was not written by this collection; a file that says so is replaced as it is needed."""
+        if found is None or OURS.match(path) or (stat.S_ISREG(found.st_mode) and found.st_size == 0):
+            return False
+        return not stat.S_ISREG(found.st_mode) or MARK not in _read(path)
 
     def blocks(self, path: str, items: list[Params]) -> None:
         _refuse_planted_links(path)
@@ -517,6 +576,13 @@ def _refuse_planted_links(path: str) -> None:
             raise DocumentError(f"{place} is a link that others than root can change; it is not followed. Replace it.")
 
 
+def _refuse_foreign(path: str) -> None:
+    raise DocumentError(
+        f"{path} is there already, and was not written by cae.matrix, so nothing was changed. Look what it is for, "
+        "and move it away."
+    )
+
+
 def _describe(found: os.stat_result) -> str:
     return f"{_name(found.st_uid, 'owner')}:{_name(found.st_gid, 'group')} {stat.S_IMODE(found.st_mode):04o}"
 
@@ -534,10 +600,16 @@ def _read(path: str) -> bytes:
         return file.read()
 
 
-def _shown(path: str, found: os.stat_result) -> str:
+def _shown(path: str, found: os.stat_result, in_full: bool = True) -> str:
     if stat.S_ISLNK(found.st_mode):
         return f"-> {os.readlink(path)}\n"
-    return _read(path).decode(errors="replace")
+    content = _read(path)
+    return content.decode(errors="replace") if in_full else _in_short(content)
+
+
+def _in_short(content: bytes) -> str:
+    """For what nobody reads in a diff: shipped code, lock files."""
+    return f"({len(content.splitlines())} lines, sha256 {hashlib.sha256(content).hexdigest()})\n"
 
 
 # --- applying it ------------------------------------------------------------------------------------------------
@@ -567,6 +639,9 @@ class Transaction:
         """
         with _stop_signals_raise():
             try:
+                for step in steps:
+                    if step.action == "leftover":
+                        _remove_leftover(step.real)
                 for step in steps:
                     if step.action == "directory" and any(f"{tree}/".startswith(f"{step.real}/") for tree in trees):
                         self.directory(step.real, step.attributes)
@@ -696,6 +771,10 @@ class Transaction:
         os.rename(_beside(step.real, _STAGED), step.real)
         if not existed:
             self._undo.append(lambda: os.unlink(step.real))
+
+
+def _alive(process: str | None) -> bool:
+    return process is not None and os.path.exists(f"/proc/{process}")
 
 
 def _beside(path: str, suffix: str) -> str:

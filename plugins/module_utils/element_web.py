@@ -23,14 +23,6 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 FINGERPRINT = re.compile(r"[0-9A-F]{40}")
 MARKER = ".complete.json"
 LARGEST_TREE = 1 << 30
-LARGEST_LOGO = 64 << 10
-LOGOS = {
-    ".svg": "image/svg+xml",
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".webp": "image/webp",
-}
 LANGUAGES = ("fr", "en")
 # What a release cannot be without.
 EXPECTED = ("index.html", "version")
@@ -125,12 +117,6 @@ def problems(given: Mapping[str, Any]) -> list[str]:
         except ReleaseError as error:
             found.append(str(error))
     found += _source_problems(given, version, sha256)
-    logo = str(given.get("element_web_logo_file") or "")
-    if logo:
-        try:
-            logo_uri(logo)
-        except ReleaseError as error:
-            found.append(str(error))
     language = given.get("element_web_language", "fr")
     if language not in LANGUAGES:
         found.append(f'element_web_language: "{language}" is unknown; one of {", ".join(LANGUAGES)}')
@@ -159,24 +145,6 @@ def _source_problems(given: Mapping[str, Any], version: str, sha256: str) -> lis
             if not re.match(r"https?://[^/\s]+/\S+$", str(given[variable])):
                 found.append(f'{variable}: "{given[variable]}" is no https:// address')
     return found
-
-
-def logo_uri(path: str) -> str:
-    """A picture as a data: address, so that it travels in the same document as everything else."""
-    file = Path(path).expanduser()
-    kind = LOGOS.get(file.suffix.lower())
-    if kind is None:
-        raise ReleaseError(f'element_web_logo_file: "{path}" is none of {", ".join(LOGOS)}')
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise ReleaseError(f'element_web_logo_file: "{path}" cannot be read on the controller: {error}') from error
-    if len(content) > LARGEST_LOGO:
-        raise ReleaseError(
-            f'element_web_logo_file: "{path}" has {len(content) >> 10} KiB, and everybody loads it each time; '
-            f"make it {LARGEST_LOGO >> 10} KiB or smaller"
-        )
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def verify(release: str, signature: str, sha256: str, key: str, fingerprint: str) -> None:

@@ -18,7 +18,14 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from ansible_collections.cae.matrix.plugins.module_utils.registration import CODE, DENY_LIST, own_modules, plain
+from ansible_collections.cae.matrix.plugins.module_utils.registration import (
+    CODE,
+    DENY_LIST,
+    OWN_MODULES,
+    TooDeep,
+    own_modules,
+    plain,
+)
 
 E2EE = "io.element.e2ee"
 DEPRECATED_E2EE = "im.vector.riot.e2ee"
@@ -26,6 +33,16 @@ ENCRYPTION = "m.room.encryption"
 POWER_LEVELS = "m.room.power_levels"
 # Code of others that is not withheld before the proof: it lets nobody in, and the proof sees what it does to rooms.
 OTHER_CODE = ("spam_checker", "third_party_event_rules")
+# Modules known to take encryption away from those who ask for it, by what their Python names are known by; the gate
+# finds others (docs/en/encryption-gate.md).
+FORBID_ENCRYPTION = frozenset(
+    {
+        "matrix_e2ee_filter",
+        "EncryptedRoomFilter",
+        "synapse_prevent_encrypt_room",
+        "SynapsePreventEncryptRoom",
+    }
+)
 PRESETS = ("private_chat", "trusted_private_chat", "public_chat")
 BY_DEFAULT = "encryption_enabled_by_default_for_room_type"
 OVERRIDE = "default_power_level_content_override"
@@ -86,15 +103,18 @@ class Contradictions(Exception):
 
 def problems(documents: Any) -> list[Problem]:
     """Return every contradiction in the documents, in the order in which they stand."""
-    return list(_problems(plain(documents)))
+    try:
+        return list(_problems(plain(documents)))
+    except TooDeep as error:
+        return [_too_deep(error)]
 
 
 def normalise(documents: Any) -> dict[str, Any]:
     """Return the documents as plain data, Synapse's default made explicit, or raise `Contradictions`."""
-    documents = plain(documents)
-    found = list(_problems(documents))
+    found = problems(documents)
     if found:
         raise Contradictions(found)
+    documents = plain(documents)
     result = {name: copy.deepcopy(documents.get(name)) for name in _DOCUMENTS}
     if result["synapse"] is not None:
         result["synapse"][BY_DEFAULT] = "off"
@@ -114,15 +134,7 @@ def digest(documents: Any) -> str:
     synapse, well_known, element = (documents[name] for name in _DOCUMENTS)
     covered: dict[str, Any] = {}
     if synapse is not None:
-        overrides = synapse.get(OVERRIDE) or {}
-        covered["synapse"] = {
-            "server_name": synapse["server_name"],
-            "public_baseurl": _address(_public_baseurl(synapse)),
-            BY_DEFAULT: synapse[BY_DEFAULT],
-            OVERRIDE: {preset: levels for preset, levels in overrides.items() if levels},
-            "code": {key: value for key in (*CODE, *OTHER_CODE) if (value := _code(synapse.get(key)))},
-            "well_known": _e2ee_keys(synapse.get("extra_well_known_client_content") or {}),
-        }
+        covered["synapse"] = _of_synapse(synapse)
     if well_known is not None:
         client, server = well_known["client"], well_known.get("server") or {}
         covered["well_known"] = {
@@ -138,6 +150,34 @@ def digest(documents: Any) -> str:
             "default_server_name": element.get("default_server_name"),
             "modules": element.get("modules") or [],
         }
+    return _hashed(covered)
+
+
+def synapse_digest(synapse: Any) -> str:
+    """Return the same of Synapse's part alone, for Synapse itself: from its files, it finds what was declared.
+
+    Our own modules are left out: the release that they are of is there or not, whatever the configuration says.
+    """
+    covered = _of_synapse(plain(synapse))
+    modules = covered["code"].pop("modules", None)
+    if isinstance(modules, list):
+        modules = [one for one in modules if not (isinstance(one, dict) and one.get("module") in OWN_MODULES)]
+    return _hashed(covered | {"modules": modules or []})
+
+
+def _of_synapse(synapse: dict[str, Any]) -> dict[str, Any]:
+    overrides = synapse.get(OVERRIDE) or {}
+    return {
+        "server_name": synapse["server_name"],
+        "public_baseurl": _address(_public_baseurl(synapse)),
+        BY_DEFAULT: synapse.get(BY_DEFAULT) or "off",
+        OVERRIDE: {preset: levels for preset, levels in overrides.items() if levels},
+        "code": {key: value for key in (*CODE, *OTHER_CODE) if (value := _code(synapse.get(key)))},
+        "well_known": _e2ee_keys(synapse.get("extra_well_known_client_content") or {}),
+    }
+
+
+def _hashed(covered: dict[str, Any]) -> str:
     return "sha256:" + hashlib.sha256(_canonical(covered).encode()).hexdigest()
 
 
@@ -211,6 +251,13 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
+def _too_deep(error: TooDeep) -> Problem:
+    document, _, key = error.where.partition(".")
+    variable = _VARIABLE.get(document, "encryption_gate_documents")
+    cause = f"{error.why}: no program reads it."
+    return Problem(document or "documents", key or "(all)", cause, variable, "write it as a plain tree of values.")
+
+
 def _no_dict(document: str, key: str, value: Any, variable: str) -> Problem:
     return Problem(document, key, f"must be a dict, but is {_shown(value)}.", variable, "make it a dict.")
 
@@ -227,7 +274,23 @@ def _synapse_problems(synapse: dict[str, Any]) -> Iterator[Problem]:
         yield _no_dict("synapse", "extra_well_known_client_content", content, variable)
     elif E2EE in content or DEPRECATED_E2EE in content:
         yield from _e2ee_problems("synapse", "extra_well_known_client_content", content, variable)
+    yield from _forbidding_modules(synapse)
     yield from _side_doors(synapse)
+
+
+def _forbidding_modules(synapse: dict[str, Any]) -> Iterator[Problem]:
+    for key in (*CODE, *OTHER_CODE):
+        value = synapse.get(key)
+        for one in value if isinstance(value, list) else [value]:
+            name = one.get("module") if isinstance(one, dict) else None
+            if isinstance(name, str) and FORBID_ENCRYPTION.intersection(name.split(".")):
+                yield Problem(
+                    "synapse",
+                    key,
+                    f"names {name}, which is known to refuse encryption: nobody could opt in.",
+                    f"synapse_extra_config.{key}",
+                    "take it out.",
+                )
 
 
 def _default_for_new_rooms(synapse: dict[str, Any]) -> Iterator[Problem]:

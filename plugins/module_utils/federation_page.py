@@ -174,6 +174,23 @@ def _moment(text: str) -> datetime.datetime:
     return datetime.datetime.strptime(text, _TIME).replace(tzinfo=datetime.UTC)
 
 
+def troubles(state: Mapping[str, Any], language: str = "en") -> list[str]:
+    """Whose servers need a look, and why, as lines for a terminal.
+
+    >>> silent = {"domain": "b.test", "problem": {"kind": "timeout", "host": "m.b.test"}, "warnings": []}
+    >>> troubles({"members": [silent]})
+    ['b.test does not answer: m.b.test did not answer in time']
+    """
+    words = _Page(language)
+    found = []
+    for one in state["members"]:
+        name = one["domain"]
+        if one["problem"]:
+            found.append(f"{name} does not answer: {words.problem(one)}")
+        found += [f"{name} is to be looked after: {words.warning(warning, one)}" for warning in one["warnings"]]
+    return [html.unescape(text) for text in found]
+
+
 def page(members: Mapping[str, Any], state: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """The whole page.
 

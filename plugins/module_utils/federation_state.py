@@ -14,7 +14,6 @@ import json
 import os
 import queue
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -226,7 +225,9 @@ def write(path: Path, text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         if path.read_text(encoding="utf-8") == text:
             return
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # By this name, it goes with the hub's next run if this one is killed (module documents).
+    name = path.with_name(f".{path.name}.{os.getpid()}.cae-matrix-new")
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(text)

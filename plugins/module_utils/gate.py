@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import unicodedata
@@ -11,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.cae.matrix.plugins.module_utils.encryption_opt_in import _address
 from ansible_collections.cae.matrix.plugins.module_utils.registration import OWN_MODULE
 
 PASSED, FAILED, UNSEEN = "passed", "failed", "unseen"
@@ -60,6 +62,10 @@ PROBES: Mapping[str, Mapping[str, Any]] = {
         "initial_state": [{"type": ENCRYPTION, "state_key": "", "content": {"algorithm": ALGORITHM}}],
     },
 }
+
+
+# Status and JSON, as Synapse gives them.
+Answer = tuple[int, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -202,7 +208,18 @@ def unlike(declared: Mapping[str, Any], served: Mapping[str, Any], keys: Iterabl
 
 def _same(left: object, right: object) -> bool:
     """Equality as JSON has it: false is not 0, 1 is not true."""
-    return json.dumps(left, sort_keys=True) == json.dumps(right, sort_keys=True)
+    return json.dumps(_comparable(left), sort_keys=True) == json.dumps(_comparable(right), sort_keys=True)
+
+
+def _comparable(value: Any) -> Any:
+    """As the filter compares: an address is the same with and without its final slash or default port."""
+    if not isinstance(value, Mapping):
+        return value
+    found = {key: _comparable(item) for key, item in value.items()}
+    with contextlib.suppress(ValueError):
+        if "base_url" in found:
+            found["base_url"] = _address(found["base_url"])
+    return found
 
 
 def document_check(
@@ -369,6 +386,28 @@ def register_check(answer: Mapping[str, Any], promised: str) -> Check:
     )
 
 
+def open_doors(register: Answer, guest: Answer, login: Answer) -> list[str]:
+    """After closing: through which doors could somebody still get an account?
+
+    >>> forbidden, no_guests = (403, {"errcode": "M_FORBIDDEN"}), (403, {"errcode": "M_UNKNOWN"})
+    >>> open_doors(forbidden, no_guests, (200, {"flows": [{"type": "m.login.password"}]}))
+    []
+    >>> open_doors((401, {"flows": [{"stages": ["m.login.dummy"]}]}), no_guests, (200, {}))
+    ['/register (401)']
+    """
+    found = []
+    if register[0] < 500 and (register[0], register[1].get("errcode")) != (403, "M_FORBIDDEN"):
+        found.append(f"/register ({register[0]})")
+    # Synapse has no code of its own for guests who are not let in.
+    if guest[0] < 500 and guest[0] != 403:
+        found.append(f"/register?kind=guest ({guest[0]})")
+    flows = [flow for flow in login[1].get("flows") or [] if isinstance(flow, Mapping)]
+    providers = [one.get("id") for flow in flows for one in flow.get("identity_providers") or []]
+    # Until the proof they are withheld: they have no switch that makes no account.
+    found += ["JWT"] if any(flow.get("type") == "org.matrix.login.jwt" for flow in flows) else []
+    return found + (["SAML"] if "saml" in providers else [])
+
+
 def files_check(names: Iterable[str]) -> Check:
     """Only roles write what Synapse reads.
 
@@ -404,9 +443,9 @@ def room_check(label: str, encryption: object) -> Check:
     )
 
 
-def opt_in_check(status: int, answer: Mapping[str, Any], seen: object) -> Check:
+def opt_in_check(when: str, where: str, status: int, answer: Mapping[str, Any], seen: object) -> Check:
     """Whoever asks for encryption gets it."""
-    name = "encryption can be turned on"
+    name = f"{when}encryption can be turned on in {where}"
     if status != 200:
         said = f"{status} {answer.get('errcode', '')} {answer.get('error', '')}".rstrip()
         return Check(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,13 @@ LANGUAGES = ("fr", "en")
 
 @dataclass(frozen=True)
 class Neighbour:
-    """Another instance of the inventory: its host, machine, slug and domain."""
+    """Another instance of the inventory: its host, machine, slug, domain, and all names it is served under."""
 
     host: str
     machine: str
     instance: str
     domain: str
+    names: tuple[str, ...] = ()
 
 
 def slug(inventory_hostname: str) -> str:
@@ -55,6 +56,8 @@ def hostname_problem(variable: str, value: object) -> str | None:
         return f"{quoted} has a path; write the name alone, {value.split('/', 1)[0].lower()}"
     if ":" in value:
         return f"{quoted} has a port; write the name alone, {value.split(':', 1)[0].lower()}: clients reach it on 443"
+    if not value.isascii():
+        return f"{quoted} has letters that DNS does not know; write {_ascii_form(value)}"
     if value != value.lower():
         return f"{quoted} has capitals; Matrix identifiers compare byte by byte, write {value.lower()}"
     if value.endswith("."):
@@ -69,6 +72,18 @@ def hostname_problem(variable: str, value: object) -> str | None:
     if len(labels) < 2 or len(value) > 253 or not all(LABEL.fullmatch(label) for label in labels):
         return f"{quoted} is no domain name; letters a-z, digits and dashes between dots, such as example.coop"
     return None
+
+
+def _ascii_form(value: str) -> str:
+    """What stands in DNS for a name with other letters.
+
+    >>> _ascii_form("Coopérative.example")
+    'xn--cooprative-e7a.example'
+    """
+    try:
+        return value.rstrip(".").encode("idna").decode().lower()
+    except UnicodeError:
+        return "it in letters a-z, digits and dashes"
 
 
 def problems(this: Mapping[str, Any], neighbours: Iterable[Neighbour] = ()) -> list[str]:
@@ -119,6 +134,10 @@ def problems(this: Mapping[str, Any], neighbours: Iterable[Neighbour] = ()) -> l
     if not isinstance(size, str) or not SIZE.fullmatch(size):
         found.append(f'matrix_max_upload_size: "{size}" is no size; a whole number and K, M or G, such as 50M')
 
+    people = this.get("matrix_people", 300)
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", str(people)):
+        found.append(f'matrix_people: "{people}" is no number of people; a whole number from 1 to 999999, such as 300')
+
     found += _resolve_problems(this.get("matrix_resolve", {}))
     found += _clashes(this, neighbours)
     return found
@@ -151,4 +170,50 @@ def _clashes(this: Mapping[str, Any], neighbours: Iterable[Neighbour]) -> list[s
                 f'matrix_domain: "{other.domain}" is also that of inventory host {other.host}, '
                 f"on the same machine {other.machine}; one domain has one server"
             )
+            continue
+        found += [
+            f'{variable}: "{name}" is also served for inventory host {other.host}, on the same machine '
+            f"{other.machine}; give one of them another name"
+            for variable, name in _served(this)
+            if name in other.names
+        ]
     return found
+
+
+def _served(this: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The names that an instance is served under, each once, with the variable that says so."""
+    variables = ["matrix_hostname"]
+    variables += ["element_hostname"] if this.get("matrix_element_enabled", True) else []
+    variables += ["matrix_domain"] if this.get("reverse_proxy_well_known", "here") == "here" else []
+    seen: set[str] = set()
+    for variable in variables:
+        name = this.get(variable)
+        if isinstance(name, str) and name not in seen:
+            seen.add(name)
+            yield variable, name
+
+
+# Which machine a host of the inventory is: one address behind two jump hosts, or with two ports, is two machines.
+_REACHED_BY = (
+    "ansible_connection",
+    "ansible_port",
+    "ansible_ssh_common_args",
+    "ansible_ssh_extra_args",
+    "ansible_ssh_args",
+)
+_USUAL = ("", "22", "ssh")
+
+
+def machine_of(host: str, variables: Mapping[str, Any]) -> str:
+    """The address, and how it is reached where that is not as usual; the owner's marker has the last word."""
+    ways = (str(variables.get(name, "")) for name in _REACHED_BY)
+    return " ".join([str(variables.get("ansible_host", host)), *(way for way in ways if way not in _USUAL)])
+
+
+def served(this: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names that an instance is served under.
+
+    >>> served({"matrix_domain": "a.test", "matrix_hostname": "matrix.a.test", "matrix_element_enabled": False})
+    ('matrix.a.test', 'a.test')
+    """
+    return tuple(name for _, name in _served(this))

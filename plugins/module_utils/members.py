@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible_collections.cae.matrix.plugins.module_utils.element_web import LOGOS
+from ansible_collections.cae.matrix.plugins.module_utils.element_look import PICTURES
 from ansible_collections.cae.matrix.plugins.module_utils.instance import PROFILES, hostname_problem
 from ansible_collections.cae.matrix.plugins.module_utils.signed_json import decode_base64, key_id, signed_part
 from cryptography.exceptions import InvalidSignature
@@ -412,9 +412,9 @@ def logo_uri(logo: str, directory: Path | None) -> str:
         raise ValueError(f'"{logo}" is no data: address, which a list that is fetched has')
     else:
         file = directory / Path(logo).expanduser()
-        kind, shown = LOGOS.get(file.suffix.lower(), ""), f'"{logo}"'
+        kind, shown = PICTURES.get(file.suffix.lower(), ""), f'"{logo}"'
         if not kind:
-            raise ValueError(f"{shown} is none of {', '.join(LOGOS)}")
+            raise ValueError(f"{shown} is none of {', '.join(PICTURES)}")
         try:
             content = file.read_bytes()
         except OSError as error:

@@ -18,7 +18,6 @@ import errno
 import http.client
 import ipaddress
 import json
-import os
 import socket
 import ssl
 import threading
@@ -28,6 +27,8 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from ansible_collections.cae.matrix.plugins.module_utils.transport import BadCaFile, tls_context
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -389,22 +390,12 @@ class PublicClient:
     # -- TLS --------------------------------------------------------------------------------------------------
 
     def _make_context(self) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        # Python 3.13 checks more strictly than 3.11 and than browsers; the verdict must not depend on the version.
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if self._ca_file:
-            try:
-                context.load_verify_locations(cafile=os.path.expanduser(self._ca_file))
-            except OSError as error:
-                why = "it holds no certificate in PEM" if isinstance(error, ssl.SSLError) else error.strerror
-                raise Unreachable(
-                    f"The CA file {self._ca_file} cannot be used: {why}.",
-                    "Let matrix_ca_file name a PEM file on the machine that runs the checks.",
-                    "bad-ca-file",
-                ) from None
-        return context
+        try:
+            return tls_context(self._ca_file)
+        except BadCaFile as error:
+            raise Unreachable(
+                str(error), "Let matrix_ca_file name a PEM file on the machine that runs the checks.", "bad-ca-file"
+            ) from None
 
     def _handshake(self, sock: socket.socket, host: str, port: int, where: str, url: str) -> ssl.SSLSocket:
         try:

@@ -21,11 +21,12 @@ MODES = ("closed-until-proven", "closed", "token")
 SIGN_ON = ("oidc_providers", "oidc_config", "cas_config", "saml2_config", "jwt_config")
 # Code of others that may create accounts when somebody logs in.
 CODE = ("modules", "password_providers", "ldap_config")
-# Except ours: one keeps doors shut, the other denies servers, and neither accounts nor rooms come of it. They stay in
+# Except ours: one keeps doors shut, one denies servers, one keeps the service up; no accounts come of it. They stay in
 # homeserver.yaml, which role `synapse` writes together with the release that has them: what the gate writes has to suit
 # the release before, too.
 OWN_MODULE = "cae_matrix_opt_in.EncryptionOptIn"
 DENY_LIST = "cae_matrix_federation.DenyList"
+OWN_MODULES = (OWN_MODULE, DENY_LIST, "cae_matrix_service.Service")
 # What only the gate decides. `disable_registration` is Synapse's old name and overrides `enable_registration`.
 DECIDED_BY_GATE = (
     "enable_registration",
@@ -40,8 +41,29 @@ DECIDED_BY_GATE = (
 DOORS = DECIDED_BY_GATE + SIGN_ON + CODE
 
 
-def plain(value: Any) -> Any:
-    """Turn Ansible's tagged and lazy values into plain ones, recursively; nothing but `omit` is dropped."""
+# What is declared, served or read in files is a few levels deep.
+DEEPEST = 50
+
+
+class TooDeep(ValueError):
+    """A document that is no tree of a sensible depth; `where` is how it is reached, as far as one reads."""
+
+    why = f"is nested more than {DEEPEST} levels deep, or holds itself"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.where = ""
+
+    def __str__(self) -> str:
+        return f"{self.where or 'the document'} {self.why}"
+
+
+def plain(value: Any, _left: int = DEEPEST) -> Any:
+    """Turn Ansible's tagged and lazy values into plain ones, recursively; nothing but `omit` is dropped.
+
+    >>> plain({"a": ({1: None},)})
+    {'a': [{1: None}]}
+    """
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -50,11 +72,22 @@ def plain(value: Any) -> Any:
         return int.__int__(value)
     if isinstance(value, float):
         return float.__float__(value)
+    if isinstance(value, (Mapping, list, tuple, set, frozenset)) and not _left:
+        raise TooDeep
     if isinstance(value, Mapping):
-        return {_plain_key(key): plain(item) for key, item in value.items() if not _omitted(item)}
+        return {_plain_key(key): _below(key, item, _left) for key, item in value.items() if not _omitted(item)}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value if not _omitted(item)]
+        return [_below(number, item, _left) for number, item in enumerate(value) if not _omitted(item)]
     return str(value)
+
+
+def _below(key: Any, value: Any, left: int) -> Any:
+    try:
+        return plain(value, left - 1)
+    except TooDeep as error:
+        if left > DEEPEST - 3:
+            error.where = f"{key}.{error.where}".rstrip(".")
+        raise
 
 
 def _omitted(value: Any) -> bool:
@@ -79,7 +112,7 @@ def own_modules(document: Mapping[str, Any]) -> list[Any]:
     """The entries of Synapse's `modules` that are the collection's own."""
     modules = document.get("modules")
     listed = modules if isinstance(modules, list) else []
-    return [module for module in listed if isinstance(module, dict) and module.get("module") in (OWN_MODULE, DENY_LIST)]
+    return [module for module in listed if isinstance(module, dict) and module.get("module") in OWN_MODULES]
 
 
 def registration_document(synapse_document: Mapping[str, Any], mode: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.cae.matrix.plugins.module_utils import run_log
 from ansible_collections.cae.matrix.plugins.module_utils.document_set import Transaction, lock, plan
 
 MARKER = "instance.json"
@@ -30,7 +31,7 @@ SCHEMA = "cae.matrix/removal/1"
 CERTBOT_PATIENCE = 600.0
 # A restored one-time key breaks the encrypted session that was begun with it.
 NOT_DUMPED = "e2e_one_time_keys_json"
-SERVICE_ACCOUNTS = "@encryption-gate%"
+SERVICE_ACCOUNTS = "^@encryption-gate(-[0-9]+)?:"
 
 
 class RemovalError(Exception):
@@ -39,7 +40,11 @@ class RemovalError(Exception):
 
 @dataclass(frozen=True)
 class Names:
-    """What the instance is called on the machine; C(connection) is how its database is reached if that is external."""
+    """What the instance is called on the machine.
+
+    C(connection) is how its database is reached if that is external, C(cluster) which cluster of the machine it is in
+    otherwise, such as C(15/main); empty if there is none any more.
+    """
 
     instance: str
     domain: str
@@ -52,6 +57,7 @@ class Names:
     data_dir: Path
     backup_dir: Path
     connection: Mapping[str, Any] = field(default_factory=dict)
+    cluster: str = ""
     root: Path = Path("/")
 
     def etc(self, *parts: str) -> Path:
@@ -157,7 +163,7 @@ class Database:
 
     def _program(self, program: str) -> tuple[list[str], dict[str, str]]:
         if not self.external:
-            return ["runuser", "--user=postgres", "--", program, f"--dbname={self.names.database}"], dict(os.environ)
+            return ["runuser", "--user=postgres", "--", program, f"--dbname={self.names.database}"], self._own()
         of = {key: str(value) for key, value in self.names.connection.items()}
         command = [
             program,
@@ -171,6 +177,11 @@ class Database:
         given |= {"PGCONNECT_TIMEOUT": "connect_timeout"}
         return command, dict(os.environ) | {name: of[key] for name, key in given.items() if key in of}
 
+    def _own(self) -> dict[str, str]:
+        """The environment in which Debian's client programs use the instance's cluster."""
+        ours = {name: value for name, value in os.environ.items() if not re.match("PG[A-Z]", name)}
+        return ours | {"PGCLUSTER": self.names.cluster}
+
     def ask(self, query: str, **values: str) -> str:
         """The one value of a query, asked in the database itself; values stand in it as C(:'name')."""
         command, environment = self._program("psql")
@@ -179,20 +190,20 @@ class Database:
     def administer(self, query: str) -> str:
         """The one value of a query, or nothing of a statement, of the cluster's owner, outside the database."""
         command = ["runuser", "--user=postgres", "--", "psql", "--dbname=postgres"]
-        return _psql(command, query, {"name": self.names.database}, dict(os.environ))
+        return _psql(command, query, {"name": self.names.database}, self._own())
 
     def there(self) -> bool:
         """Whether there is a database or a role, or may be one elsewhere."""
         if self.external:
             return True
-        if shutil.which("psql") is None or not self.names.etc("postgresql").is_dir():
+        if not self.names.cluster or shutil.which("psql") is None:
             return False
         try:
             return self.administer(COUNT) != "0"
         except RemovalError as error:
             raise RemovalError(
-                f"PostgreSQL cannot be asked for the instance's database: {error}. Start it (systemctl start "
-                "postgresql) and run this again"
+                f"The PostgreSQL cluster {self.names.cluster} cannot be asked for the instance's database: {error}. "
+                f"Start it (pg_ctlcluster {self.names.cluster.replace('/', ' ')} start) and run this again"
             ) from error
 
     def has_data(self) -> bool:
@@ -234,21 +245,23 @@ class Database:
 
     def drop(self) -> None:
         """The machine's own database and its role."""
-        self.administer('DROP DATABASE IF EXISTS :"name" WITH (FORCE)')
+        if self.has_data():
+            self.administer('DROP DATABASE IF EXISTS :"name" WITH (FORCE)')
         self.administer('DROP ROLE IF EXISTS :"name"')
 
 
-COUNT_DATABASES = "SELECT count(*) FROM pg_database WHERE datname = :'name'"
+# A database that has come to belong to somebody else is theirs.
+COUNT_DATABASES = "SELECT count(*) FROM pg_database WHERE datname = :'name' AND pg_get_userbyid(datdba) = :'name'"
 COUNT = """
-SELECT (SELECT count(*) FROM pg_database WHERE datname = :'name')
+SELECT (SELECT count(*) FROM pg_database WHERE datname = :'name' AND pg_get_userbyid(datdba) = :'name')
      + (SELECT count(*) FROM pg_roles WHERE rolname = :'name')
 """
 # Counted where it lies; what only the gate's own account did is not the people's.
 LOSSES = """
 SELECT json_build_object(
-  'people', (SELECT count(*) FROM users WHERE deactivated = 0 AND name NOT LIKE :'ours' AND is_guest = 0),
+  'people', (SELECT count(*) FROM users WHERE deactivated = 0 AND name !~ :'ours' AND is_guest = 0),
   'rooms', (SELECT count(DISTINCT room_id) FROM local_current_membership WHERE membership = 'join'
-            AND user_id NOT LIKE :'ours'),
+            AND user_id !~ :'ours'),
   'messages', (SELECT count(*) FROM events WHERE type IN ('m.room.message', 'm.room.encrypted')),
   'media', (SELECT count(*) FROM local_media_repository),
   'database_bytes', pg_database_size(current_database()),
@@ -369,7 +382,7 @@ class Removal:
             Step(
                 "move its logs and challenges away",
                 lambda: bool(self._leftovers()),
-                lambda: _move_all(self._leftovers(), archive / "logs"),
+                self._keep_logs,
             ),
             Step(
                 "move configuration and secrets into the archive",
@@ -506,7 +519,8 @@ class Removal:
     def _leave_ident(self) -> None:
         with lock():
             Transaction().apply(self._ident_plan().steps, str(self.names.backup_dir), judge=lambda: None, trees=[])
-        self.database.administer("SELECT pg_reload_conf()")
+        if self.names.cluster:
+            self.database.administer("SELECT pg_reload_conf()")
 
     # What is left.
 
@@ -554,8 +568,16 @@ class Removal:
                 move(path, self.archive / "ca-certificates" / path.name.removesuffix(".removed"))
 
     def _leftovers(self) -> list[Path]:
-        found = sorted((self.names.root / "var/log/nginx").glob(f"{self.names.site}.*"))
-        return found + [path for path in (self.names.root / "var/www" / self.names.site,) if path.exists()]
+        root = self.names.root
+        found = sorted((root / "var/log/nginx").glob(f"{self.names.site}.*"))
+        more = (root / "var/www" / self.names.site, run_log.path(self.names.instance, str(root / "var/log/matrix")))
+        return found + [path for path in more if path.exists()]
+
+    def _keep_logs(self) -> None:
+        log = run_log.path(self.names.instance, str(self.names.root / "var/log/matrix"))
+        if log.exists():
+            run_log.write(log, run_log.line("removed", archive=self.archive))
+        _move_all(self._leftovers(), self.archive / "logs")
 
     def _configuration(self) -> list[Path]:
         if not self.names.config_dir.is_dir():

@@ -17,7 +17,6 @@ import http.client
 import json
 import os
 import socket
-import ssl
 import time
 import urllib.parse
 from collections.abc import Mapping
@@ -25,10 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.cae.matrix.plugins.module_utils.gate import is_service_account
+from ansible_collections.cae.matrix.plugins.module_utils.transport import BadCaFile, tls_context, token_problem
 
 SERVICE_LOCALPART = "encryption-gate"
 DEVICE = "cae.matrix encryption gate"
-_SUCCESSORS = 20
+# Role synapse lets each of them by name put rooms into the directory (_synapse_publishers).
+SUCCESSORS = 20
 
 
 class SynapseError(Exception):
@@ -182,32 +183,36 @@ class Synapse:
         self.requests += 1
         try:
             return response.status, json.loads(raw) if raw else {}
-        except ValueError:
+        except (ValueError, RecursionError):
             return response.status, {}
 
 
 class RemoteSynapse(Synapse):
-    """The same for a Synapse that this collection did not install, by its address."""
+    """The same for a Synapse that this collection did not install, by its address; no redirect is followed."""
 
     def __init__(self, url: str, ca_file: str | None = None, timeout: float = 30.0) -> None:
         super().__init__(url, timeout)
+        problem = token_problem(url)
+        if problem:
+            raise SynapseError(*problem)
+        try:
+            self._tls = tls_context(ca_file)
+        except BadCaFile as error:
+            raise SynapseError(str(error), "Let it name a PEM file on the machine that asks.") from None
         self._url = urllib.parse.urlsplit(url)
-        if self._url.scheme not in ("http", "https") or not self._url.hostname:
-            raise SynapseError(f"{url} is no address of a Synapse.", "Write it as https://matrix.example.coop.")
-        self._host = self._url.netloc.rpartition("@")[2]
-        self._ca_file = ca_file
+        self._host = self._url.netloc
 
     def _connect(self) -> http.client.HTTPConnection:
         host, port = str(self._url.hostname), self._url.port
         if self._url.scheme == "http":
             return http.client.HTTPConnection(host, port, timeout=self.timeout)
-        context = ssl.create_default_context(cafile=self._ca_file)
-        return http.client.HTTPSConnection(host, port, timeout=self.timeout, context=context)
+        return http.client.HTTPSConnection(host, port, timeout=self.timeout, context=self._tls)
 
 
 def write_private(path: Path, text: str, uid: int = 0, gid: int = 0, mode: int = 0o600) -> None:
     """A file that is whole or not there, and never readable for others on its way."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # By this name, it goes with the next run if this one is killed (module documents).
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.cae-matrix-new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -263,14 +268,14 @@ class ServiceAccount:
                 f"The registration shared secret {self.shared_secret_file} cannot be read: {error.strerror}.",
                 "Run role synapse, which makes it.",
             ) from None
-        for number in range(1, _SUCCESSORS + 1):
+        for number in range(1, SUCCESSORS + 1):
             username = SERVICE_LOCALPART if number == 1 else f"{SERVICE_LOCALPART}-{number}"
             token = self._register(username, secret) or self._log_in(username, secret)
             if token:
                 break
         else:
             raise SynapseError(
-                f"{_SUCCESSORS} service accounts of the gate exist, and none can be used.",
+                f"{SUCCESSORS} service accounts of the gate exist, and none can be used.",
                 f"Restore {self.token_file} from a backup, or free the names @{SERVICE_LOCALPART}-….",
             )
         write_private(self.token_file, token + "\n")

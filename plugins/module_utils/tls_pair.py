@@ -149,13 +149,13 @@ def key_usable(key_path: str) -> bool:
 
 
 def signed_by(leaf: str, others: Sequence[str], ca: str) -> bool:
-    """Whether C(leaf) leads to one of the certificates in C(ca), whatever the date."""
+    """Whether C(leaf) leads to one of the certificates in C(ca), a root or not, whatever the date."""
     with tempfile.TemporaryDirectory(prefix="cae-matrix-") as directory:
         paths = {name: os.path.join(directory, name) for name in ("leaf", "chain", "ca")}
         for name, text in (("leaf", leaf), ("chain", "\n".join(others)), ("ca", ca)):
             with open(paths[name], "w", encoding="ascii", errors="replace") as file:
                 file.write(text + "\n")
-        command = ["verify", "-no_check_time", "-CAfile", paths["ca"], "-no-CApath", "-no-CAstore"]
+        command = ["verify", "-no_check_time", "-partial_chain", "-CAfile", paths["ca"], "-no-CApath", "-no-CAstore"]
         if others:
             command += ["-untrusted", paths["chain"]]
         try:

@@ -58,6 +58,15 @@ CLOSED = (
 )
 FEDERATION_PORT = 8448
 
+# Element sends these to its guide for telephones; a proxy could as well.
+TELEPHONES = {
+    "iPhone": "Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko)"
+    " Version/18.6 Mobile/15E148 Safari/604.1",
+    "Android": "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko)"
+    " Chrome/142.0.0.0 Mobile Safari/537.36",
+}
+TELEPHONE_PATHS = ("/mobile_guide/", "/manifest.json")
+
 
 class Fault(Exception):
     """A check failed: what was seen instead, why, and what to do."""
@@ -102,6 +111,7 @@ class Expected:
     support: bool = False
     third_parties: tuple[str, ...] = ()
     element_declared: Mapping[str, Any] = field(default_factory=dict)
+    turn_uris: tuple[str, ...] = ()
     expiry_warning_days: int = 21
     expiry_failure_days: int = 3
 
@@ -542,6 +552,8 @@ class Verification:
             return
         self._check("element.config", "Element config.json", [tls], self._element_config)
         self._check("element.third-parties", "Element third parties", ["element.config"], self._third_parties)
+        self._check("element.telephones", "Element on telephones", [tls], self._telephones)
+        self._check("element.calls", "Element calls", ["element.config"], self._calls)
         self._check("element.version", "Element version", [tls], self._element_version)
         self._check("element.headers", "Element security headers", [tls], self._element_headers)
         self._check("element.caching", "Element caching", [tls], self._element_caching)
@@ -575,16 +587,20 @@ class Verification:
         self.found["element"] = document
         return _content_type(answer, f"for {name}")
 
-    def _third_parties(self) -> Outcome:
+    def _strangers(self, document: Any) -> list[str]:
+        """The hosts of others that a document names, unless the inventory does."""
         own = {self.expected.domain, self.expected.hostname, self.expected.element_hostname}
         accepted = own | set(self.expected.third_parties) | _named_hosts(self.expected.element_declared)
-        strangers = sorted(
+        return sorted(
             {
                 f"{path} names {host}"
-                for path, host in _hosts(self.found["element"])
+                for path, host in _hosts(document)
                 if host not in accepted and not host.endswith(f".{self.expected.domain}")
             }
         )
+
+    def _third_parties(self) -> Outcome:
+        strangers = self._strangers(self.found["element"])
         if strangers:
             raise Fault(
                 f"config.json points at others: {'; '.join(strangers)}.",
@@ -592,6 +608,45 @@ class Verification:
                 f"{len(strangers)} found",
             )
         return Outcome("none")
+
+    def _telephones(self) -> Outcome:
+        wrong = []
+        for device, user_agent in TELEPHONES.items():
+            for path in ("/", *TELEPHONE_PATHS):
+                url = f"https://{self.expected.element_hostname}{path}"
+                answer = self.client.get(url, {"User-Agent": user_agent}, follow=False)
+                if answer.headers.get("Location"):
+                    wrong.append(f"{device}: {path} leads to {answer.headers.get('Location')}")
+                elif answer.status != 200:
+                    wrong.append(f"{device}: {path} answers {answer.status}")
+                elif path in TELEPHONE_PATHS:
+                    wrong += [f"{device}: {one}" for one in self._strangers({path: answer.text()})]
+        if wrong:
+            raise Fault(
+                f"Telephones are not led to the cooperative's own page: {'; '.join(wrong)}.",
+                "Run cae.matrix.cooperative; a web server of your own needs the new rules from"
+                " /etc/matrix/<instance>/proxy/.",
+                f"{len(wrong)} wrong",
+            )
+        return Outcome(f"a page of this server ({', '.join(TELEPHONES)})")
+
+    def _calls(self) -> Outcome:
+        config = self.found["element"]
+        settings = _mapping(config.get("setting_defaults"))
+        element_call = _mapping(config.get("element_call"))
+        relays = ", ".join(self.expected.turn_uris)
+        # What is not said is as Element has it.
+        if settings.get("UIFeature.voip", True) is not True:
+            return Outcome("hidden" + ("" if relays else ": synapse_turn_uris declares no relay"))
+        if relays:
+            return Outcome(f"shown, relayed by {relays}")
+        if settings.get("enableLegacyCallsVoip", True) is not True and not element_call.get("disable"):
+            return Outcome(f"shown, by Element Call ({element_call.get('url')})")
+        return Outcome(
+            "shown, without a relay",
+            "Calls of two only get through within one network: no relay is declared.",
+            "Set synapse_turn_uris and synapse_turn_shared_secret, or set element_web_calls to false.",
+        )
 
     def _element_version(self) -> Outcome:
         answer = self._element_get("/version")
@@ -762,6 +817,10 @@ def _named_hosts(declared: Any) -> set[str]:
     if isinstance(declared, str):
         return {host for _, host in _hosts(declared)} | {declared.lower()}
     return set()
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def printable(value: str) -> str:

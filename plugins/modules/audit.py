@@ -188,6 +188,7 @@ from ansible_collections.cae.matrix.plugins.module_utils.audit import (
     read_admin_api,
     read_database,
 )
+from ansible_collections.cae.matrix.plugins.module_utils.interpreter import with_library
 from ansible_collections.cae.matrix.plugins.module_utils.public_client import PublicClient, Unreachable
 
 # A room's whole state is one answer, with an event for each member.
@@ -239,6 +240,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     options = module.params
+    if not options["homeserver_url"]:
+        with_library("psycopg2")
     attested = None
     if options["config_dir"]:
         attested = earliest(Path(options["config_dir"]), options["instance"], options["domain"])

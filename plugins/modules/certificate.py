@@ -47,6 +47,28 @@ options:
     description: Whether a certificate that signs itself is good. V(false) tells a placeholder from a real one.
     type: bool
     default: true
+  acme:
+    description:
+      - What a certificate of certbot has to have been asked with; another directory or other options make it due. See
+        M(cae.matrix.acme_certificate).
+    type: dict
+    suboptions:
+      name:
+        description: What certbot calls the certificate.
+        type: str
+        required: true
+      directory:
+        description: The ACME server's directory.
+        type: str
+        required: true
+      options:
+        description: More of certbot's configuration.
+        type: dict
+        default: {}
+      record:
+        description: The file that remembers what was asked.
+        type: path
+        required: true
   path_variable:
     description: What messages call O(path), such as the role variable that people set.
     type: str
@@ -131,28 +153,14 @@ fingerprint:
   description: SHA-256 of the certificate, hexadecimal.
   type: str
   returned: when there is a certificate
-ipv6:
-  description: Whether the machine can listen on IPv6, which a web server's C(listen) has to know as well.
-  type: bool
-  returned: always
 """
 
 import dataclasses
-import socket
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cae.matrix.plugins.module_utils.tls_pair import OpensslError, Report, examine
-
-
-def ipv6() -> bool:
-    """Whether the kernel gives IPv6 sockets; with C(ipv6.disable=1) a C(listen [::]) keeps nginx from starting."""
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-            probe.bind(("::", 0))
-    except OSError:
-        return False
-    return True
+from ansible_collections.cae.matrix.plugins.module_utils.acme_order import other_order
+from ansible_collections.cae.matrix.plugins.module_utils.tls_pair import OpensslError, Problem, Report, examine
 
 
 def result(report: Report) -> dict[str, Any]:
@@ -163,7 +171,6 @@ def result(report: Report) -> dict[str, Any]:
         "usable": report.usable,
         "needed": bool(report.problems) or report.expires_soon,
         "problems": [dataclasses.asdict(problem) for problem in report.problems],
-        "ipv6": ipv6(),
     }
     if report.certificate:
         returned |= {
@@ -188,6 +195,15 @@ def main() -> None:
             "renew_before_days": {"type": "int", "default": 30},
             "ca_content": {"type": "str", "default": ""},
             "allow_self_signed": {"type": "bool", "default": True},
+            "acme": {
+                "type": "dict",
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "directory": {"type": "str", "required": True},
+                    "options": {"type": "dict", "default": {}, "no_log": True},
+                    "record": {"type": "path", "required": True},
+                },
+            },
             "path_variable": {"type": "str", "default": "path"},
             "key_path_variable": {"type": "str", "default": "key_path", "no_log": False},
         },
@@ -207,6 +223,8 @@ def main() -> None:
         )
     except OpensslError as error:
         module.fail_json(msg=f"Certificates cannot be looked at: {error}. Install the package openssl on the machine.")
+    if given["acme"] and report.exists and (text := other_order(**given["acme"])):
+        report.problems.append(Problem("acme", f"{given['path_variable']}: {given['path']}: {text}"))
     returned = result(report)
     if given["required"]:
         if report.problems:

@@ -54,7 +54,6 @@ request:
 """
 
 import os
-import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.cae.matrix.plugins.module_utils.tls_pair import (
@@ -67,7 +66,10 @@ from ansible_collections.cae.matrix.plugins.module_utils.tls_pair import (
 
 def put(path: str, text: str, mode: int) -> None:
     """Write a file in one step, never readable to others meanwhile."""
-    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path))
+    # By this name, it goes with the next run if this one is killed (module documents).
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name}.{os.getpid()}.cae-matrix-new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(text)

@@ -17,6 +17,9 @@ description:
     the new configuration at its real paths, in a private mount namespace. Then directories and secrets are made,
     previous versions are kept in O(backup_dir), files and links are replaced atomically.
   - If anything fails on the way, what had already been replaced is put back.
+  - What the collection did not make is never replaced. Below its own directories (C(/etc/matrix), C(/var/lib/matrix)
+    and the like) all is its own; elsewhere, a file that is there and does not name C(cae.matrix) is an error, and
+    O(files[].state=absent) does not remove it either.
   - A wrong owner, group or mode alone is mended too, and reported as a change.
   - An existing file or link at the path of a file is replaced itself; it is never written through. Links in a path
     are followed only where nobody but root could have put them.
@@ -58,6 +61,12 @@ options:
       secret_content:
         description: The same, for what must not be shown; neither in the diff nor in what a validator prints.
         type: raw
+      diff:
+        description:
+          - Whether the diff shows the lines. With V(false) it says in one line how many there are, and their digest;
+            for code and lock files, which would bury the rest.
+        type: bool
+        default: true
       owner: *owner
       group: *group
       mode: &file_mode
@@ -69,6 +78,11 @@ options:
         type: str
         choices: [present, absent]
         default: present
+      replaces:
+        description:
+          - SHA-256, in hexadecimal, of what somebody else has put there and which may be replaced all the same, such as
+            a conffile that is as its package ships it. What is there otherwise stays an error.
+        type: str
   blocks:
     description:
       - Marked blocks (C(# BEGIN cae.matrix NAME) to C(# END cae.matrix NAME)) in files that others may write too.
@@ -114,14 +128,17 @@ options:
         choices: [token, synapse_signing_key]
         default: token
   links:
-    description: Symbolic links. A file at that path is replaced (and kept in O(backup_dir)), a directory is refused.
+    description:
+      - Symbolic links. A file at that path is replaced (and kept in O(backup_dir)) if it names C(cae.matrix); another
+        one and a directory are refused.
     type: list
     elements: dict
     default: []
     suboptions:
       path: *path
       target:
-        description: What the link points to; it need not exist.
+        description:
+          - What the link points to; it need not exist. With O(links[].state=absent), only a link to it is removed.
         type: str
       state: *state
   validate:
@@ -142,11 +159,44 @@ options:
         type: list
         elements: str
         required: true
+      forbid:
+        description: A regular expression; a line of the program's output that has it refuses as well.
+        type: str
+      input:
+        description: What the program reads on its standard input.
+        type: str
   backup_dir:
     description:
       - Where previous versions of what changes are kept, in C(documents/DATE/) followed by their path. The newest five
         sets stay. Made with mode 0700 when missing.
     type: str
+  in_force:
+    description:
+      - Who reads what is written here, each to be run with what is on disk afterwards, whoever has written it and when,
+        as by M(cae.matrix.in_force), in this order. Nobody of this collection writes meanwhile.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      kind:
+        description: Who reads it.
+        type: str
+        required: true
+        choices: [synapse, nginx, postgresql, unit, trusted_cas]
+      unit:
+        description: Its systemd unit.
+        type: str
+      config_dir:
+        description: For V(synapse), the instance's directory.
+        type: path
+      enabled:
+        description: Whether to enable the unit.
+        type: bool
+        default: false
+      may_restart:
+        description: For V(postgresql), whether it may be restarted where a setting needs that.
+        type: bool
+        default: true
 attributes:
   check_mode:
     description: Says what would change, and changes nothing.
@@ -155,7 +205,7 @@ attributes:
       - On a machine that is still bare, an unknown owner or group, a missing directory and a validator that is not
         installed yet are tolerated in check mode.
   diff_mode:
-    description: One entry for each path, secrets masked.
+    description: What would change, as RV(diff) has it; secrets are masked.
     support: full
 """
 
@@ -180,6 +230,8 @@ EXAMPLES = r"""
       - command: [nginx, -t]
         tree: [/etc/nginx, /etc/matrix/atelier]
     backup_dir: /var/backups/matrix/atelier
+    in_force:
+      - {kind: nginx, unit: nginx.service, enabled: true}
 
 - name: Let an instance reach its own database only
   cae.matrix.documents:
@@ -208,13 +260,26 @@ changed_paths:
   type: list
   elements: str
   sample: [/etc/matrix/atelier/well-known/client]
+made_paths:
+  description: Files and links among them that were not there before.
+  returned: success
+  type: list
+  elements: str
+in_force:
+  description: What was done about who reads it, and because of what.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{name: nginx.service, done: [reloaded], because: [/etc/nginx/sites-enabled/matrix-atelier.conf is newer]}]
 backup_set:
   description: Directory with the previous versions of what changed.
   returned: when something was replaced and O(backup_dir) is given
   type: str
   sample: /var/backups/matrix/atelier/documents/20261122T170000.123456789Z
 diff:
-  description: One entry for each changed path; the content of secrets is masked.
+  description:
+    - One entry for each changed path; the content of secrets is masked. New directories are one entry together, and so
+      are new files with O(files[].diff=false), a line each.
   returned: success
   type: list
   elements: dict
@@ -236,7 +301,7 @@ diff:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cae.matrix.plugins.module_utils.document_rehearsal import rehearse
+from ansible_collections.cae.matrix.plugins.module_utils.document_rehearsal import rehearse, sweep
 from ansible_collections.cae.matrix.plugins.module_utils.document_set import (
     DocumentError,
     Ended,
@@ -245,6 +310,8 @@ from ansible_collections.cae.matrix.plugins.module_utils.document_set import (
     lock,
     plan,
 )
+from ansible_collections.cae.matrix.plugins.module_utils.in_force import InForceError, Outcome
+from ansible_collections.cae.matrix.plugins.module_utils.in_force_readers import OPTIONS, problems, put_in_force
 
 PATH = {"type": "str", "required": True}
 NAME = {"type": "str", "default": "root"}
@@ -265,10 +332,12 @@ ARGUMENTS: dict[str, Any] = {
         path=PATH,
         content={"type": "raw"},
         secret_content={"type": "raw", "no_log": True},
+        diff={"type": "bool", "default": True},
         owner=NAME,
         group=NAME,
         mode=mode("0644"),
         state=STATE,
+        replaces={"type": "str"},
     ),
     "blocks": items(
         path=PATH,
@@ -289,8 +358,11 @@ ARGUMENTS: dict[str, Any] = {
     "validate": items(
         command={"type": "list", "elements": "str", "required": True},
         tree={"type": "list", "elements": "str", "required": True},
+        forbid={"type": "str"},
+        input={"type": "str", "no_log": True},
     ),
     "backup_dir": {"type": "str"},
+    "in_force": {"type": "list", "elements": "dict", "default": [], "options": OPTIONS},
 }
 
 
@@ -301,13 +373,17 @@ class QuietModule(AnsibleModule):  # type: ignore[misc]
         self.log("Invoked to write documents")
 
 
-def write(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+def write(params: dict[str, Any], check_mode: bool) -> tuple[dict[str, Any], list[str]]:
+    """The result, and what there is to warn of."""
+    outcomes: list[Outcome] = []
     if check_mode:
         planned = plan(params, check_mode=True)
         rehearse(params["validate"], planned.steps, check_mode=True)
         backup = None
+        outcomes += [put_in_force(spec, check_mode=True) for spec in params["in_force"]]
     else:
         with lock():
+            sweep()
             planned = plan(params)
             backup = Transaction().apply(
                 planned.steps,
@@ -315,23 +391,37 @@ def write(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
                 judge=lambda: rehearse(params["validate"], planned.steps),
                 trees=[tree for each in params["validate"] for tree in each["tree"]],
             )
-    result = {"changed": bool(planned.steps), "changed_paths": planned.changed_paths, "diff": planned.diff}
-    return result | ({"backup_set": backup} if backup else {})
+            # One after the other: who fails leaves the rest for the next run, which finds all of it again.
+            for spec in params["in_force"]:
+                outcomes.append(put_in_force(spec))
+    done = [outcome for outcome in outcomes if outcome.changed]
+    result = {
+        "changed": bool(planned.steps or done),
+        "changed_paths": planned.changed_paths,
+        "made_paths": planned.made_paths,
+        "diff": planned.diff + [outcome.diff for outcome in done],
+        "in_force": [outcome.told() for outcome in outcomes],
+    } | ({"backup_set": backup} if backup else {})
+    return result, [warning for outcome in outcomes for warning in outcome.warnings]
 
 
 def main() -> None:
     module = QuietModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    problems = check(module.params)
-    if problems:
-        module.fail_json(msg="Nothing was changed. " + "\n".join(problems))
+    wrong = check(module.params) + [text for spec in module.params["in_force"] for text in problems(spec)]
+    if wrong:
+        module.fail_json(msg="Nothing was changed. " + "\n".join(wrong))
     try:
-        result = write(module.params, module.check_mode)
+        result, warnings = write(module.params, module.check_mode)
     except DocumentError as error:
         module.fail_json(msg=str(error))
+    except InForceError as error:
+        module.fail_json(msg=f"What is declared is on disk, and not in force: {error}")
     except OSError as error:
         module.fail_json(msg=f"Nothing was changed, because writing failed: {error}")
     except Ended as signal_name:
         module.fail_json(msg=f"Nothing was changed, because the run was ended from outside ({signal_name}).")
+    for warning in warnings:
+        module.warn(warning)
     module.exit_json(**result)
 
 

@@ -13,7 +13,13 @@ author: cae.matrix contributors
 description:
   - Is the only writer of C(registration.yaml), which decides whether and how accounts come to be, and of
     C(attestation.json), which says what was proven.
-  - With O(state=closed_unless_attested) it closes registration at once, unless the attestation is for O(digest).
+  - With O(state=closed_unless_attested) it closes registration at once, unless the attestation is for O(digest). What
+    is declared is rehearsed before that, and refused if Synapse could not start with it.
+  - Configuration files in Synapse's directory that no role wrote are moved to O(backup_dir) and registration is
+    closed, whatever is attested; the task fails and names them. A unit that has Synapse read other places is refused,
+    too.
+  - After closing, the doors are tried. If one is open nevertheless, Synapse is stopped and disabled, and the task
+    says so.
   - With O(state=proven) it compares what the public names serve (O(observed), from M(cae.matrix.public_documents)) with
     what was declared, makes throw-away rooms over Synapse's Unix socket and removes them, and, before the first
     attestation only, counts what is encrypted in the database. When all is well it attests, opens registration as
@@ -54,6 +60,21 @@ options:
     description: Of what matters to encryption in the declared documents.
     type: str
     required: true
+  synapse_digest:
+    description: Of Synapse's part of it, for the attestation, which Synapse itself compares with what it runs with;
+      needed with O(state=proven).
+    type: str
+  configuration:
+    description: Synapse's whole configuration as declared, in JSON, for the rehearsal.
+    type: str
+  release_marker:
+    description:
+      - A file that is there once the release that is to run is complete, in its virtual environment. Without it,
+        nothing is rehearsed.
+    type: path
+  backup_dir:
+    description: Where files that are set aside go. Default, C(/var/backups/matrix/) and O(instance).
+    type: path
   closed_until_proven:
     description: The text of C(registration.yaml) until the gate has passed.
     type: str
@@ -120,6 +141,7 @@ EXAMPLES = r"""
     service: matrix-synapse@atelier.service
     config_dir: /etc/matrix/atelier
     digest: "{{ plan.digest }}"
+    synapse_digest: "{{ plan.synapse_digest }}"
     closed_until_proven: "{{ plan.closed_until_proven }}"
   vars:
     plan: "{{ encryption_gate_documents | cae.matrix.gate_plan('closed') }}"
@@ -152,10 +174,13 @@ moved_aside:
   description: Where an attestation that no longer holds was kept.
   returned: when there was one
   type: str
+set_aside:
+  description: Configuration files that no role wrote, and where they are now.
+  returned: when there were some
+  type: dict
 """
 
 import dataclasses
-import datetime
 import os
 import pwd
 import time
@@ -165,9 +190,13 @@ from typing import Any, NoReturn
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.cae.matrix.plugins.module_utils import attestation as attestations
 from ansible_collections.cae.matrix.plugins.module_utils import audit as audits
-from ansible_collections.cae.matrix.plugins.module_utils import gate
+from ansible_collections.cae.matrix.plugins.module_utils import configuration_files, gate
 from ansible_collections.cae.matrix.plugins.module_utils.attestation import Attestation, Malformed
 from ansible_collections.cae.matrix.plugins.module_utils.gate import Check
+from ansible_collections.cae.matrix.plugins.module_utils.in_force import InForceError, signature
+from ansible_collections.cae.matrix.plugins.module_utils.in_force_readers import SynapseReader
+from ansible_collections.cae.matrix.plugins.module_utils.interpreter import with_library
+from ansible_collections.cae.matrix.plugins.module_utils.registration_file import RegistrationFile, stamp
 from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import (
     ServiceAccount,
     Synapse,
@@ -188,11 +217,18 @@ class Gate:
         self.synapse_dir = self.config_dir / "synapse"
         self.registration_file = self.synapse_dir / "registration.yaml"
         self.attestation_file = self.config_dir / "attestation.json"
+        self.registration = RegistrationFile(
+            self.config_dir, (self.params["proven"], self.params["closed_until_proven"])
+        )
         self.synapse = Synapse(self.params["socket"] or "")
+        self.service = SynapseReader(self.params["service"], str(self.config_dir))
         self.changed_paths: list[str] = []
         self.changed = False
         self.restarted = False
         self.moved_aside = ""
+        self.set_aside: dict[str, str] = {}
+        # What is known of the doors after closing, for the message.
+        self.doors = ""
         self.checks: list[Check] = []
         self.attestation: Attestation | None = None
         self.malformed = ""
@@ -209,10 +245,12 @@ class Gate:
         except Malformed as error:
             self.malformed = str(error)
             return
-        if found.is_for(self.params["instance"], self.params["domain"]):
-            self.attestation = found
-        else:
+        if not found.is_for(self.params["instance"], self.params["domain"]):
             self.malformed = f"it is for {found.instance}, {found.domain}"
+        elif found.machine not in ("", attestations.this_machine()):
+            self.malformed = "it was made on another machine"
+        else:
+            self.attestation = found
 
     @property
     def holds(self) -> bool:
@@ -226,18 +264,31 @@ class Gate:
             self.fail(f"The system user {self.params['user']} does not exist; run role machine first.")
         return entry.pw_uid, entry.pw_gid
 
-    def write_registration(self, text: str) -> bool:
-        """Whether registration.yaml changed (content, or who may read it)."""
+    def write_registration(self, text: str, again: bool = False) -> bool:
+        """Whether registration.yaml changed, in content or owner; written `again`, it is newer than Synapse."""
         if self.module.check_mode and not self.registration_file.exists():
             return self.note(self.registration_file)
         uid, gid = self.owner()
-        if read_text(self.registration_file) == text:
+        if not again and read_text(self.registration_file) == text:
             now = self.registration_file.stat()
             if (now.st_uid, now.st_gid, now.st_mode & 0o7777) == (uid, gid, 0o600):
                 return False
+        if self.registration.edited():
+            self.warn_of_edited()
         if not self.module.check_mode:
+            self.registration.note(text)
             write_private(self.registration_file, text, uid, gid, 0o600)
         return self.note(self.registration_file)
+
+    def warn_of_edited(self) -> None:
+        """What somebody has written is kept, and named."""
+        gone, check_mode = self.registration.text is None, self.module.check_mode
+        kept = "" if gone or check_mode else f" What was there is kept in {self.registration.keep()}."
+        self.module.warn(
+            f"{self.registration_file} was {'gone' if gone else 'edited by hand'}; the gate alone writes it, and "
+            f"{'would put it right' if check_mode else 'has put it right'}.{kept} Set encryption_gate_registration, or "
+            "synapse_extra_config for single sign-on, instead."
+        )
 
     def write_attestation(self, proof: Attestation) -> None:
         if not self.module.check_mode:
@@ -249,13 +300,19 @@ class Gate:
     def set_attestation_aside(self) -> None:
         if not self.attestation_file.exists():
             return
-        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        kept = self.attestation_file.with_name(f"attestation.{stamp}.json")
+        kept = self.attestation_file.with_name(f"attestation.{stamp()}.json")
         if not self.module.check_mode:
             self.attestation_file.rename(kept)
         self.moved_aside = str(kept)
         self.attestation = None
         self.note(self.attestation_file)
+
+    def set_files_aside(self, stray: list[Path]) -> None:
+        if not self.module.check_mode:
+            backup_dir = self.params["backup_dir"] or f"/var/backups/matrix/{self.params['instance']}"
+            self.set_aside |= configuration_files.set_aside(stray, Path(backup_dir))
+        for path in stray:
+            self.note(path)
 
     def note(self, path: Path) -> bool:
         self.changed = True
@@ -267,27 +324,30 @@ class Gate:
 
     def unit(self) -> tuple[str, str]:
         """systemd's state of the unit, and the name of its present process."""
-        shown = self.unit_properties()
-        return shown.get("ActiveState", "unknown"), shown.get("InvocationID", "")
+        self.service.unit.refresh()
+        return self.service.unit["ActiveState"] or "unknown", self.service.unit["InvocationID"]
 
-    def unit_properties(self) -> dict[str, str]:
-        names = ("ActiveState", "InvocationID", "ExecMainStartTimestamp")
-        command = ["systemctl", "show", "--timestamp=us+utc", f"--property={','.join(names)}", self.params["service"]]
-        rc, out, _ = self.module.run_command(command)
-        return dict(line.split("=", 1) for line in out.splitlines() if "=" in line) if rc == 0 else {}
+    def newer(self) -> list[str]:
+        """What Synapse has not read: somebody was interrupted before the restart, or has edited it by hand."""
+        self.service.unit.refresh()
+        running = self.service.running()
+        return self.service.newer(running, signature(self.service.files())) if running else []
 
     def stale(self) -> bool:
-        """Whether Synapse runs on with an older registration.yaml: somebody was interrupted before the restart."""
-        shown = self.unit_properties()
-        if shown.get("ActiveState") != "active" or not self.registration_file.exists():
-            return False
-        try:
-            started = datetime.datetime.strptime(
-                shown["ExecMainStartTimestamp"].removesuffix(" UTC"), "%a %Y-%m-%d %H:%M:%S.%f"
-            ).replace(tzinfo=datetime.UTC)
-        except (KeyError, ValueError):
-            return True
-        return self.registration_file.stat().st_mtime > started.timestamp()
+        """Whether Synapse runs on with an older registration.yaml."""
+        return str(self.registration_file) in self.newer()
+
+    def see_in_force(self) -> None:
+        """An attestation is about the process that runs: it must have read what is on disk."""
+        newer = self.newer()
+        why = f"Synapse has not read {', '.join(newer)}: changed while it was being proven"
+        mend = "see who writes there, and run the playbook again"
+        found = Check("configuration in force", *((gate.FAILED, why, mend) if newer else (gate.PASSED,)))
+        self.checks = [*(one for one in self.checks if one.name != found.name), found]
+
+    def journal(self) -> str:
+        command = ["journalctl", "--unit", self.params["service"], "--lines", "20", "--no-pager", "--output", "cat"]
+        return "\n" + str(self.module.run_command(command)[1]).strip()
 
     def restart(self) -> None:
         """Synapse reads its configuration once, when it starts."""
@@ -295,23 +355,84 @@ class Gate:
         if self.module.check_mode:
             return
         self.synapse.close()
-        rc, _, err = self.module.run_command(["systemctl", "restart", self.params["service"]])
-        if rc != 0:
+        try:
+            self.service.apply("restart", None)
+        except InForceError as error:
             raise SynapseError(
-                f"{self.params['service']} does not start: {err.strip()}",
+                f"{self.params['service']} does not start: {error}",
                 f"Read its journal: journalctl -u {self.params['service']}.",
-            )
+            ) from None
         if self.params["socket"]:
             self.synapse.wait_until_up(self.params["timeout"])
 
+    def stop(self) -> None:
+        """The door that nothing else closes; nor does a reboot open it again."""
+        self.changed = True
+        if not self.module.check_mode:
+            self.synapse.close()
+            self.module.run_command(["systemctl", "disable", "--now", self.params["service"]], check_rc=True)
+
+    def other_places(self) -> tuple[list[str], list[str]]:
+        """What else the unit has Synapse read when it starts, and what else the running process has read."""
+        unit = self.service.unit
+        unit.refresh()
+        if unit["NeedDaemonReload"] == "yes" and not self.module.check_mode:
+            # The role would do it before it starts Synapse: what counts is what the unit says then.
+            self.module.run_command(["systemctl", "daemon-reload"], check_rc=True)
+            unit.refresh()
+        declared = configuration_files.command_of_unit(unit["ExecStart"])
+        running = configuration_files.command_of_process(unit["MainPID"])
+        return (
+            configuration_files.other_places(declared, self.synapse_dir),
+            configuration_files.other_places(running, self.synapse_dir),
+        )
+
     def close_registration(self) -> None:
         """Nobody gets an account from now on, until it is proven that encryption is opt-in."""
-        # The attestation goes last: killed in between, the next run finds that it does not match, and closes again.
-        changed = self.write_registration(self.params["closed_until_proven"])
-        if (changed and self.unit()[0] == "active") or self.stale():
+        stray = configuration_files.stray_files(self.synapse_dir)
+        if stray:
+            # First: killed in between, the next run finds a server that is not attested, and closes it.
+            self.set_attestation_aside()
+        changed = self.write_registration(self.params["closed_until_proven"], again=bool(stray))
+        self.set_files_aside(stray)
+        if ((changed or stray) and self.unit()[0] == "active") or self.stale():
             self.changed = True
-            self.restart()
+            declared, running = self.other_places()
+            # What it would read for the first time might open the door.
+            if set(declared) <= set(running):
+                self.restart()
+            else:
+                self.stop()
+        # Here it goes last: killed in between, the next run finds that it does not match, and closes again.
         self.set_attestation_aside()
+        self.try_doors()
+
+    def try_doors(self) -> None:
+        """Registration is closed when it was tried, and refused."""
+        if self.module.check_mode or not self.params["socket"]:
+            return
+        if self.unit()[0] != "active":
+            self.doors = "Registration is closed: Synapse does not run."
+            return
+        closed: list[tuple[int, Any]] = [
+            self.synapse.ask(method, f"/_matrix/client/v3/{path}", body, token="")
+            for method, path, body in (
+                ("POST", "register", {}),
+                ("POST", "register?kind=guest", {}),
+                ("GET", "login", None),
+            )
+        ]
+        found = gate.open_doors(*closed)
+        if found:
+            self.stop()
+            self.doors = (
+                f"Registration was open nevertheless ({', '.join(found)}): Synapse was stopped, and stays so. Look "
+                f"what else it reads: systemctl cat {self.params['service']}; {self.synapse_dir}."
+            )
+        elif closed[0][0] >= 500:
+            self.doors = f"Registration is closed on disk; could not be tried: /register answers {closed[0][0]}."
+        else:
+            self.doors = "Registration is closed."
 
     # -- leaving ------------------------------------------------------------------------------------------------
 
@@ -328,6 +449,8 @@ class Gate:
         }
         if self.moved_aside:
             found["moved_aside"] = self.moved_aside
+        if self.set_aside:
+            found["set_aside"] = self.set_aside
         return found
 
     def fail(self, message: str, **more: Any) -> NoReturn:
@@ -337,12 +460,76 @@ class Gate:
     # -- state=closed_unless_attested ---------------------------------------------------------------------------
 
     def closed_unless_attested(self) -> None:
-        if not self.holds:
+        stray = configuration_files.stray_files(self.synapse_dir)
+        places = self.other_places()[0]
+        refusal = "" if self.holds else self.unfit("--imports")
+        if refusal and self.attestation and not (stray or places):
+            self.fail(f"Nothing was changed. Synapse could not start with what is declared: {refusal}")
+        if not self.holds or stray or places:
             try:
                 self.close_registration()
             except SynapseError as error:
                 self.fail(f"Registration is closed on disk, but Synapse runs on with what it had: {error}")
+        elif self.params["proven"]:
+            try:
+                self.put_right()
+            except SynapseError as error:
+                self.fail(f"registration.yaml is put right on disk, but Synapse runs on with what it had: {error}")
+        if refusal:
+            self.fail(f"Synapse could not start with what is declared: {refusal} {self.doors}".rstrip())
+        if stray or places:
+            self.fail(self.not_ours(stray, places))
         self.module.exit_json(**self.result())
+
+    def put_right(self) -> None:
+        """registration.yaml as the gate left it. Whoever runs with another one is restarted; others are, later."""
+        text = self.registration.text
+        edited = text is None or self.registration.edited()
+        in_force = edited and self.unit()[0] == "active" and not self.stale()
+        if edited:
+            as_attested = self.in_force() == self.params["registration"]
+            text = self.params["proven" if as_attested else "closed_until_proven"]
+        self.write_registration(text or "")
+        if not self.module.check_mode:
+            self.registration.adopt()
+        if in_force:
+            self.restart()
+
+    def not_ours(self, stray: list[Path], places: list[str]) -> str:
+        """What a person has to decide about what Synapse reads besides what roles wrote."""
+        told = []
+        for path in stray:
+            kept = self.set_aside.get(str(path))
+            told.append(
+                f"{path}, which no role wrote, " + (f"was set aside: {kept}." if kept else "would be set aside.")
+            )
+        if places:
+            told.append(
+                f"{self.params['service']} has Synapse read {', '.join(places)} as well: take that out of its drop-in "
+                f"(systemctl cat {self.params['service']})."
+            )
+        told.append(self.doors)
+        told.append(
+            "Move what is needed of it into synapse_extra_config (secrets: synapse_secret_config), and run the "
+            "playbook again."
+        )
+        return " ".join(line for line in told if line)
+
+    def unfit(self, *how: str) -> str:
+        """Why Synapse could not start with what is declared, from the release that is to run; empty if it could."""
+        marker = Path(self.params["release_marker"] or "/nonexistent")
+        if (
+            not marker.exists()
+            or not self.params["configuration"]
+            or not (self.synapse_dir / "homeserver.yaml").exists()
+        ):
+            return ""
+        python = [str(marker.parent / "bin" / "python"), "-m", "cae_matrix_rehearsal"]
+        rc, out, err = self.module.run_command(
+            ["runuser", f"--user={self.params['user']}", "--", *python, *how, str(self.synapse_dir)],
+            data=self.params["configuration"],
+        )
+        return "" if rc == 0 else (err or out).strip()[-2000:]
 
     # -- state=proven -------------------------------------------------------------------------------------------
 
@@ -361,14 +548,22 @@ class Gate:
                     f"systemd says that {self.params['service']} is {state}.",
                     f"Read its journal: journalctl -u {self.params['service']}.",
                 )
+            newer = self.newer()
+            if newer and not self.module.check_mode:
+                # What is proven is what runs, and that has to be what is on disk.
+                self.module.warn(f"{self.params['service']} was restarted: it had not read {', '.join(newer)}.")
+                self.changed = True
+                self.restart()
+                invocation = self.unit()[1]
             self.synapse.wait_until_up(self.params["timeout"])
             self.look()
-            fresh = self.attestation is None or not self.holds or self.attestation.invocation_id != invocation
+            fresh = self.attestation is None or not self.holds or not self.is_of(invocation, self.attestation)
             if self.module.check_mode:
-                self.changed = fresh or not self.is_open_as_asked() or bool(gate.refused(self.checks))
+                self.changed = fresh or bool(newer) or not self.is_open_as_asked() or bool(gate.refused(self.checks))
                 self.leave("would be proven" if self.changed else "as attested", proved=False)
             if fresh:
                 proof = self.prove(invocation)
+                self.see_in_force()
                 if not gate.refused(self.checks):
                     # First the attestation, then the door: an open door without an attestation must not exist.
                     self.write_attestation(proof)
@@ -379,6 +574,11 @@ class Gate:
         if gate.refused(self.checks):
             self.refuse()
         self.leave("passed", proved=proof is not None)
+
+    def is_of(self, invocation: str, found: Attestation) -> bool:
+        """Whether it is of this process, and says all that Synapse wants to read in it."""
+        wanted = invocation, self.params["synapse_digest"], attestations.this_machine()
+        return (found.invocation_id, found.synapse_digest, found.machine) == wanted
 
     def leave(self, outcome: str, proved: bool) -> NoReturn:
         self.module.exit_json(**self.result(), **self.told(outcome), proved=proved)
@@ -396,12 +596,14 @@ class Gate:
         if self.holds and not contradicted:
             outcome = "not passed: something could not be seen. What was attested before still stands"
         else:
-            outcome = "not passed. Registration is closed"
             try:
                 self.close_registration()
+                outcome = f"not passed. {self.doors or 'Registration is closed'}".rstrip(".")
             except SynapseError as error:
-                outcome = "not passed. Registration is closed as soon as Synapse has been restarted"
+                outcome = "not passed. Registration is closed on disk; whether it is could not be tried"
                 self.checks.append(Check("closing registration", gate.FAILED, error.cause, error.mend))
+            if self.set_aside:
+                outcome += "; set aside: " + ", ".join(self.set_aside.values())
         if self.malformed:
             outcome += f" (the attestation that was there says nothing: {self.malformed})"
         told = self.told(outcome)
@@ -464,18 +666,31 @@ class Gate:
             registration=self.in_force(),
             verdict=verdict,
             accepted_rooms=accepted,
+            synapse_digest=self.params["synapse_digest"],
+            machine=attestations.this_machine(),
         )
 
     def open_registration(self) -> None:
         """As the inventory asks, and seen to be so; attests the process that was started for it."""
+        name, mend = "Synapse starts with all that is declared", "mend synapse_extra_config, and run the playbook again"
+        refusal = self.unfit()
+        if refusal:
+            self.checks.append(Check(name, gate.FAILED, refusal, mend))
+            return
         self.write_registration(self.params["proven"])
-        self.restart()
+        try:
+            self.restart()
+        except SynapseError as error:
+            # Whoever refuses closes: what it started with before is in force again.
+            self.checks.append(Check(name, gate.FAILED, f"{error.cause} Its journal ends with: {self.journal()}", mend))
+            return
         status, answer = self.synapse.ask("POST", "/_matrix/client/v3/register", {}, token="")
         seen = {"url": "/_matrix/client/v3/register", "status": status, "json": answer, "error": None}
         check = gate.register_check(seen, self.params["registration"])
         self.checks = [*(one for one in self.checks if one.name != check.name), check]
         if self.params["prove_again"]:
             self.probe_rooms("with everything declared, ")
+        self.see_in_force()
         if not gate.refused(self.checks) and self.attestation:
             self.write_attestation(
                 dataclasses.replace(
@@ -515,11 +730,12 @@ class Gate:
                     continue
                 rooms[label] = answer["room_id"]
                 self.checks.append(gate.room_check(label, self.encryption(rooms[label])))
-            label = f"{when}a private conversation"
-            if label in rooms:
-                path = f"/_matrix/client/v3/rooms/{quote(rooms[label])}/state/{gate.ENCRYPTION}"
-                status, answer = self.synapse.ask("PUT", path, {"algorithm": gate.ALGORITHM})
-                self.checks.append(gate.opt_in_check(status, answer, self.encryption(rooms[label])))
+            for kind in gate.PROBES:
+                room_id = rooms.get(when + kind)
+                if room_id and kind != gate.HABIT:
+                    path = f"/_matrix/client/v3/rooms/{quote(room_id)}/state/{gate.ENCRYPTION}"
+                    status, answer = self.synapse.ask("PUT", path, {"algorithm": gate.ALGORITHM})
+                    self.checks.append(gate.opt_in_check(when, kind, status, answer, self.encryption(room_id)))
         finally:
             self.remove_rooms(list(rooms.values()))
 
@@ -599,6 +815,10 @@ def main() -> None:
             "config_dir": {"type": "path", "required": True},
             "socket": {"type": "path"},
             "digest": {"type": "str", "required": True},
+            "synapse_digest": {"type": "str"},
+            "configuration": {"type": "str", "no_log": True},
+            "release_marker": {"type": "path"},
+            "backup_dir": {"type": "path"},
             "closed_until_proven": {"type": "str", "required": True, "no_log": True},
             "proven": {"type": "str", "no_log": True},
             "prove_again": {"type": "bool", "default": False},
@@ -611,11 +831,13 @@ def main() -> None:
             "collection_version": {"type": "str", "default": "unknown"},
             "timeout": {"type": "int", "default": 120},
         },
-        required_if=[("state", "proven", ("socket", "proven", "declared", "observed", "database"))],
+        required_if=[("state", "proven", ("socket", "proven", "declared", "observed", "database", "synapse_digest"))],
         supports_check_mode=True,
     )
     if os.geteuid() != 0:
         module.fail_json(msg="The encryption gate runs as root on the target; set become: true on the play.")
+    if module.params["database"]:
+        with_library("psycopg2")
     run = Gate(module)
     if module.params["state"] == "proven":
         run.proven()

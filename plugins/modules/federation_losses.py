@@ -103,6 +103,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.cae.matrix.plugins.module_utils import federation_losses as losses
+from ansible_collections.cae.matrix.plugins.module_utils.interpreter import with_library
 
 _LISTED = 100
 
@@ -136,6 +137,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     options = module.params
+    with_library("psycopg2")
     problems = losses.accepted_problems(options["accepted"])
     if problems:
         module.fail_json(msg="; ".join(problems))

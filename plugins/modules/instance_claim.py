@@ -11,9 +11,15 @@ short_description: Ask a machine whether an instance may live there
 version_added: 0.1.0
 description:
   - Reads the owner markers C(/etc/matrix/*/instance.json) and C(/etc/os-release) of the machine, and changes nothing.
+  - With O(playbook), adds a line to the log of runs on the machine, C(/var/log/matrix/<instance>.log), unless the claim
+    is refused; M(cae.matrix.run_report) adds the one that says that the run has ended. The log is no part of what is
+    declared, and counts as no change.
   - Fails when another cooperative already has the instance's name or its domain on this machine, also one from another
     inventory, and on a distribution that the collection does not support.
+  - Chooses the PostgreSQL cluster of the instance (version, name, port), and fails when it is not clear which, when it
+    cannot be used, or when it holds a database or role with the instance's names that the instance did not make.
   - Returns the few facts about the machine that the roles of this collection need, so that none of them gathers facts.
+    What its web server does already is looked at when O(names) is given; C(nginx -T) says what its configuration is.
 author:
   - cae.matrix contributors
 options:
@@ -29,6 +35,10 @@ options:
     description: The inventory host that stands for the instance.
     type: str
     required: true
+  people:
+    description: For how many people the instance is meant.
+    type: int
+    default: 300
   state:
     description:
       - V(absent) for an instance that is about to be removed. With V(present), one whose removal was begun and not
@@ -36,6 +46,27 @@ options:
     type: str
     choices: [present, absent]
     default: present
+  postgresql:
+    description:
+      - Whether the instance's database is in a cluster of this machine. V(required), and one that cannot be used is
+        refused; V(optional), and one that can be used is returned; V(unused), and nothing is asked.
+    type: str
+    choices: [required, optional, unused]
+    default: unused
+  postgresql_cluster:
+    description: The cluster that the inventory names, as C(15/main); empty for the one that is found.
+    type: str
+    default: ""
+  names:
+    description: The DNS names that the instance is about to be served under. Empty, the web server is not looked at.
+    type: list
+    elements: str
+    default: []
+  expected:
+    description: The slugs of the instances that the inventory puts on this machine.
+    type: list
+    elements: str
+    default: []
   markers_dir:
     description: Where the directories of the instances are.
     type: path
@@ -44,13 +75,34 @@ options:
     description: Where the records of removals are.
     type: path
     default: /var/backups/matrix
+  apt_lists_dir:
+    description: Where apt has its lists of packages.
+    type: path
+    default: /var/lib/apt/lists
   os_release:
     description: The file that names the distribution.
     type: path
     default: /etc/os-release
+  run:
+    description: What the log of runs calls this one, if it has been begun already.
+    type: str
+    default: ""
+  playbook:
+    description: What is run. Without it, nothing is logged.
+    type: str
+  operator:
+    description: Who runs it. The action knows it.
+    type: str
+  collection_version:
+    description: The version of the collection. The action knows it.
+    type: str
+  log_dir:
+    description: Where the logs of runs are.
+    type: path
+    default: /var/log/matrix
 attributes:
   check_mode:
-    description: Changes nothing in either mode.
+    description: Logs nothing in check mode; changes nothing else in either.
     support: full
   diff_mode:
     description: Changes nothing.
@@ -78,6 +130,14 @@ ansible_facts:
         debian: "12"
         memory_mb: 3920
         instances: [atelier]
+        expected: [atelier, nord]
+        memory_limits: {atelier: 2147483648}
+        postgresql: {cluster: 15/main, port: 5432, ours: true, foreign: []}
+        people: 300
+        nginx_is_short: false
+        queue: 4096
+        run: 3fa2c1
+        apt_lists: true
       contains:
         debian:
           description: The major version of Debian.
@@ -89,17 +149,60 @@ ansible_facts:
           description: The instances whose markers are on the machine.
           type: list
           elements: str
+        expected:
+          description: The same, and those that the inventory puts there.
+          type: list
+          elements: str
+        memory_limits:
+          description: What the instances on the machine may take, in bytes, as their slices say.
+          type: dict
+        postgresql:
+          description:
+            - The cluster of the instance, its port, socket, files and service; C(present) is false for one that
+              Debian's package is yet to create.
+            - C(ours) is true when it holds no databases but those of instances of this machine, C(foreign) names the
+              others. Empty when the database is elsewhere.
+          type: dict
+        web:
+          description:
+            - What the machine serves already. C(nginx) (empty if there is none), C(ports) held by other programs,
+              C(addresses), C(ipv6), and C(site), a file that has the name of the instance's without being it.
+          returned: when O(names) is given
+          type: dict
+        people:
+          description: For how many people the instances are meant together, this one included.
+          type: int
+        nginx_is_short:
+          description: Whether nginx, if it is there, has fewer connections than all of them need.
+          type: bool
+        queue:
+          description: How many connections can wait at a socket (C(net.core.somaxconn)).
+          type: int
+        run:
+          description: What the log of runs calls this one; empty if nothing was logged.
+          type: str
+        apt_lists:
+          description: Whether apt has lists of packages, which a fresh image has not.
+          type: bool
 """
 
 import json
 import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.cae.matrix.plugins.module_utils import machine_room, machine_web, run_log
+from ansible_collections.cae.matrix.plugins.module_utils.limits import slice_limits
+from ansible_collections.cae.matrix.plugins.module_utils.machine_postgresql import clusters
+from ansible_collections.cae.matrix.plugins.module_utils.postgresql_choice import Claim, look
 
 SUPPORTED = {"debian": ("12", "13")}
+# That of the oldest Debian; what is imported here needs no more than what that Debian's predecessor has.
+PYTHON = (3, 11)
+POSTGRESQL = {"12": "15", "13": "17"}
 MARKER = "instance.json"
 MIB = 1024 * 1024
 
@@ -144,10 +247,19 @@ def claim_problems(
             continue
         owner_domain = marker.get("matrix_domain")
         owner_host = marker.get("inventory_hostname")
-        if slug == instance and owner_domain != domain:
+        if slug == instance and owner_domain != domain and owner_host == inventory_host:
+            found.append(
+                f'matrix_domain: the instance "{instance}" of this inventory host was brought up as {owner_domain} '
+                f"({path}), not as {domain}; a domain never changes, accounts and rooms carry it. "
+                f"Set matrix_domain to {owner_domain} again. For a server of another domain, add an inventory host "
+                "with a matrix_instance of its own; to give this one up, run with matrix_state: absent and the "
+                "old domain first."
+            )
+        elif slug == instance and owner_domain != domain:
             found.append(
                 f'The instance name "{instance}" belongs to {owner_domain} on this machine ({path}), not to {domain}: '
-                "give this inventory host another matrix_instance."
+                "give this inventory host another matrix_instance. Of several inventories given at once, group_vars of "
+                "the last one count for all: put what is about one host into its host_vars."
             )
         elif slug == instance and owner_host != inventory_host:
             found.append(
@@ -208,6 +320,19 @@ def memory_mb(root: Path = Path("/")) -> int:
     return min(limits)
 
 
+def begin(module: AnsibleModule) -> str:
+    """Write down that a run begins; the name that the log has for it."""
+    arguments = module.params
+    run = run_log.new_id()
+    said = {"playbook": arguments["playbook"], "version": arguments["collection_version"], "by": arguments["operator"]}
+    try:
+        run_log.write(run_log.path(arguments["instance"], arguments["log_dir"]), run_log.line("began", run, **said))
+    except OSError as error:
+        module.warn(f"That this run begins could not be written down: {error}")
+        return ""
+    return run
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -215,10 +340,21 @@ def main() -> None:
             "instance": {"type": "str", "required": True},
             "domain": {"type": "str", "required": True},
             "inventory_host": {"type": "str", "required": True},
+            "people": {"type": "int", "default": 300},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "postgresql": {"type": "str", "choices": ["required", "optional", "unused"], "default": "unused"},
+            "postgresql_cluster": {"type": "str", "default": ""},
+            "expected": {"type": "list", "elements": "str", "default": []},
+            "names": {"type": "list", "elements": "str", "default": []},
             "markers_dir": {"type": "path", "default": "/etc/matrix"},
             "backups_dir": {"type": "path", "default": "/var/backups/matrix"},
+            "apt_lists_dir": {"type": "path", "default": "/var/lib/apt/lists"},
             "os_release": {"type": "path", "default": "/etc/os-release"},
+            "playbook": {"type": "str"},
+            "run": {"type": "str", "default": ""},
+            "operator": {"type": "str"},
+            "collection_version": {"type": "str"},
+            "log_dir": {"type": "path", "default": run_log.DIRECTORY},
         },
         supports_check_mode=True,
     )
@@ -230,6 +366,12 @@ def main() -> None:
     problem = distribution_problem(release)
     if problem:
         module.fail_json(msg=problem)
+    if sys.version_info < PYTHON:
+        running, needed = (".".join(map(str, version)) for version in (sys.version_info[:2], PYTHON))
+        module.fail_json(
+            msg=f"ansible_python_interpreter: {sys.executable} is Python {running}, and {needed} or later"
+            " is needed. Take it out, or set it to /usr/bin/python3, which is Debian's."
+        )
     try:
         markers = read_markers(Path(arguments["markers_dir"]))
     except OSError as error:
@@ -241,16 +383,42 @@ def main() -> None:
         found += removal_problems(arguments["instance"], Path(arguments["backups_dir"]))
     if found:
         module.fail_json(msg=" ".join(found))
-    module.exit_json(
-        changed=False,
-        ansible_facts={
-            "cae_matrix_machine": {
-                "debian": release["VERSION_ID"],
-                "memory_mb": memory_mb(),
-                "instances": [path.parent.name for path in markers],
-            }
-        },
+    slugs = [path.parent.name for path in markers]
+    expected = sorted({*slugs, *arguments["expected"]})
+    cluster: dict[str, Any] = {}
+    if arguments["postgresql"] != "unused":
+        claim = Claim(
+            arguments["instance"],
+            arguments["postgresql_cluster"],
+            POSTGRESQL[release["VERSION_ID"]],
+            {path.parent.name: marker for path, marker in markers.items() if marker},
+        )
+        cluster, problem = look(claim, clusters(), expected, arguments["state"] == "absent")
+        if problem and arguments["postgresql"] == "required":
+            module.fail_json(msg=problem)
+    # Of an instance that is gone already, no log is begun again.
+    there = arguments["state"] == "present" or any(path.parent.name == arguments["instance"] for path in markers)
+    logged = arguments["playbook"] and there and not module.check_mode and not arguments["run"]
+    people = machine_room.people(
+        {path.parent.name: marker or {} for path, marker in markers.items()}, arguments["instance"], arguments["people"]
     )
+    nginx = machine_room.nginx(people)
+    facts: dict[str, Any] = {
+        "debian": release["VERSION_ID"],
+        "memory_mb": memory_mb(),
+        "instances": slugs,
+        "expected": expected,
+        "memory_limits": slice_limits(slugs, Path("/etc/systemd/system")),
+        "postgresql": cluster,
+        "people": people,
+        "nginx_is_short": nginx is not None and not nginx.enough,
+        "queue": machine_room.queue(),
+        "apt_lists": any(Path(arguments["apt_lists_dir"]).glob("*_Packages*")),
+        "run": begin(module) if logged else arguments["run"],
+    }
+    if arguments["names"] and arguments["state"] == "present":
+        facts["web"] = machine_web.look(arguments["instance"], list(dict.fromkeys(arguments["names"])))
+    module.exit_json(changed=False, ansible_facts={"cae_matrix_machine": facts})
 
 
 if __name__ == "__main__":

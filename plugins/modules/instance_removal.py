@@ -57,6 +57,10 @@ options:
     description: How an external database is reached, as libpq names it; empty for the machine's own.
     type: dict
     default: {}
+  cluster:
+    description: The cluster of the machine that its database is in, such as C(15/main); empty if it is in none.
+    type: str
+    default: ""
   config_dir:
     description: The instance's directory, such as C(/etc/matrix/atelier).
     type: path
@@ -89,6 +93,7 @@ EXAMPLES = r"""
     slice: matrix-atelier.slice
     site: matrix-atelier
     database: matrix_atelier
+    cluster: 15/main
     config_dir: /etc/matrix/atelier
     data_dir: /var/lib/matrix/atelier
     backup_dir: /var/backups/matrix/atelier
@@ -138,12 +143,13 @@ ARGUMENTS: dict[str, Any] = {
     **{name: required("path") for name in ("config_dir", "data_dir", "backup_dir")},
     "confirmed": {"type": "str", "default": ""},
     "connection": {"type": "dict", "default": {}},
+    "cluster": {"type": "str", "default": ""},
 }
 
 
 def names_of(params: dict[str, Any]) -> Names:
     """What the instance is called, with paths as such."""
-    given: dict[str, Any] = {name: params[name] for name in (*NAMES, "domain", "connection")}
+    given: dict[str, Any] = {name: params[name] for name in (*NAMES, "domain", "connection", "cluster")}
     given |= {name: Path(params[name]) for name in ("config_dir", "data_dir", "backup_dir")}
     return Names(**given)
 

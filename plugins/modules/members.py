@@ -156,7 +156,7 @@ def list_in_force(record: str) -> dict[str, Any] | None:
     """The list in the record of the machine, which may have none (no list, or a record from before)."""
     try:
         found = json.loads(base64.b64decode(record)) if record else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     known = found.get("list") if isinstance(found, dict) else None
     return {key: value for key, value in known.items() if key != "source"} if isinstance(known, dict) else None

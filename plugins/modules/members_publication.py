@@ -233,7 +233,9 @@ def content_of(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def put(path: Path, text: str) -> None:
     """Write beside, then move: whoever fetches gets the old list or the new one."""
-    handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    # By this name, it goes with the next run if this one is killed (module documents).
+    beside = path.with_name(f".{path.name}.{os.getpid()}.cae-matrix-new")
+    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)

@@ -38,13 +38,15 @@ options:
     description: Synapse's Unix socket.
     type: path
   url:
-    description: The address of a Synapse that this collection did not install, in place of O(socket) and O(config_dir).
+    description:
+      - The address of a Synapse that this collection did not install, in place of O(socket) and O(config_dir).
+      - With C(https://), or C(http://) on the machine itself (C(localhost), C(127.0.0.1), C([::1])).
     type: str
   admin_token:
     description: The access token of an administrator of that Synapse.
     type: str
   ca_file:
-    description: Certificate authorities to trust, if not those of the system.
+    description: Certificate authorities to trust in addition to those of the system.
     type: path
 attributes:
   check_mode:

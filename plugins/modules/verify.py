@@ -58,6 +58,11 @@ options:
     description: The inventory's own C(element_web_*) variables. Hosts that they name may be in C(config.json).
     type: dict
     default: {}
+  turn_uris:
+    description: The relays for calls that the inventory declares. Without one, Element should show no calls of two.
+    type: list
+    elements: str
+    default: []
   expiry_warning_days:
     description: A certificate that is valid for fewer days than this is warned about.
     type: int
@@ -66,6 +71,20 @@ options:
     description: A certificate that is valid for fewer days than this fails.
     type: int
     default: 3
+  machine:
+    description:
+      - What the module M(cae.matrix.machine_room) returned on the instance's machine, or why it did not. Empty, the
+        machine is not looked at.
+    type: dict
+    default: {}
+  disk_warning_percent:
+    description: A disk of the machine with less than this free is warned about.
+    type: int
+    default: 20
+  disk_failure_percent:
+    description: A disk of the machine with less than this free fails.
+    type: int
+    default: 5
   resolve:
     description:
       - Addresses by name, in place of DNS. Both sides may carry a port, C(chat.example.coop:443) to C(192.0.2.7:8443).
@@ -103,8 +122,8 @@ EXAMPLES = r"""
   register: seen
 
 - name: Show what was seen
-  ansible.builtin.debug:
-    msg: "{{ seen.table }}"
+  cae.matrix.show:
+    lines: "{{ seen.table }}"
 
 - name: Look before DNS has moved
   cae.matrix.verify:
@@ -174,6 +193,7 @@ try:
         report,
         table,
     )
+    from ansible_collections.cae.matrix.plugins.module_utils.verification_machine import checks as machine_checks
 except ImportError as error:
     MISSING: ImportError | None = error
 else:
@@ -195,8 +215,12 @@ def main() -> None:
             "support": {"type": "bool", "default": False},
             "third_parties": {"type": "list", "elements": "str", "default": []},
             "element_declared": {"type": "dict", "default": {}},
+            "turn_uris": {"type": "list", "elements": "str", "default": []},
             "expiry_warning_days": {"type": "int", "default": 21},
             "expiry_failure_days": {"type": "int", "default": 3},
+            "machine": {"type": "dict", "default": {}},
+            "disk_warning_percent": {"type": "int", "default": 20},
+            "disk_failure_percent": {"type": "int", "default": 5},
             "resolve": {"type": "dict", "default": {}},
             "ca_file": {"type": "path"},
             "timeout": {"type": "float", "default": 10},
@@ -221,10 +245,14 @@ def main() -> None:
         support=options["support"],
         third_parties=tuple(options["third_parties"]),
         element_declared=options["element_declared"],
+        turn_uris=tuple(options["turn_uris"]),
         expiry_warning_days=options["expiry_warning_days"],
         expiry_failure_days=options["expiry_failure_days"],
     )
     checks = Verification(expected, client).run()
+    if options["machine"]:
+        levels = options["disk_warning_percent"], options["disk_failure_percent"]
+        checks += machine_checks(options["machine"], *levels)
     seen = report(expected.domain, expected.domain, checks)
     module.exit_json(
         changed=False,
