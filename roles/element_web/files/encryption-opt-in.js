@@ -176,6 +176,50 @@ function skipIdentityPage(store) {
     store.on("update", decide);
 }
 
+/** Whether this server can sign a new device in by a QR code, asked as Element asks before it shows one. */
+async function canLinkDevices(client) {
+    try {
+        const { grant_types_supported: grants = [] } = await client.getAuthMetadata();
+        const granted = grants.includes("urn:ietf:params:oauth:grant-type:device_code");
+        return granted && (await client.doesServerSupportUnstableFeature("org.matrix.msc4108"));
+    } catch {
+        return false;
+    }
+}
+
+/**
+ * Keeps what only asks or only fails out of sight, by marks on the page that its style looks at: the red dot beside
+ * "Encryption" in the settings, until the person takes part in an encrypted conversation, and the ways to a QR code that
+ * this server cannot do.
+ *
+ * @param {Api} api
+ */
+function keepQuiet(api) {
+    const marks = document.documentElement.classList;
+    const style = document.createElement("style");
+    style.textContent = `
+        html:not(.cae_encryption_asked) .mx_UserSettingsDialog .mx_SettingsDialog_tabLabelsAlert::after,
+        html:not(.cae_devices_linkable) :is(.mx_SettingsSubsection:has(.mx_LoginWithQRSection), .cae_link_device) { display: none; }`;
+    document.head.append(style);
+
+    let asked;
+    window.mxDispatcher.register(({ action }) => {
+        if (action === "view_user_settings") marks.toggle("cae_encryption_asked", hasOptedIn() !== false);
+        const client = window.mxMatrixClientPeg.get();
+        if (!client || client === asked) return;
+        asked = client;
+        marks.remove("cae_devices_linkable");
+        canLinkDevices(client).then((can) => client === asked && marks.toggle("cae_devices_linkable", can));
+    });
+    // The menu's entry has nothing to be known by but its words.
+    new MutationObserver(() => {
+        const words = api.i18n.translate("user_menu|link_new_device");
+        for (const entry of document.querySelectorAll("[role=menuitem]:not(.cae_link_device)")) {
+            if (entry.textContent === words) entry.classList.add("cae_link_device");
+        }
+    }).observe(document.body, { childList: true });
+}
+
 /**
  * What people see: the sentences, the way to turn encryption on, and the preference.
  *
@@ -341,6 +385,7 @@ export default class EncryptionOptIn {
             else if (missing.length) warn(`there is no ${missing.join(", ")}`);
             else {
                 explain(this.api);
+                keepQuiet(this.api);
                 whenMade("mxToastStore", ["addOrReplaceToast", "dismissToast", "reset"], holdToastsBack);
                 whenMade("mxSetupEncryptionStore", ["on", "once", "skipConfirm"], skipIdentityPage);
             }

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Collection
 from typing import Any
 
+from ansible_collections.cae.matrix.plugins.module_utils.encryption_opt_in import synapse_digest
 from ansible_collections.cae.matrix.plugins.module_utils.gate import is_service_account
 from synapse.api.errors import Codes, SynapseError
 from synapse.config._base import ConfigError, read_config_files
@@ -32,8 +33,8 @@ class EncryptionOptIn:
 
     def __init__(self, config: settings.Settings, api: ModuleApi) -> None:
         self._api = api
-        self._refuse_contradictions()
-        self._proof = Proof(config.attestation, config.instance, api.server_name)
+        digest = self._refuse_contradictions()
+        self._proof = Proof(config.attestation, config.instance, api.server_name, digest)
         self._recovery = Recovery(api)
         api.register_third_party_rules_callbacks(on_create_room=self.on_create_room)
         api.register_spam_checker_callbacks(check_registration_for_spam=self.check_registration_for_spam)
@@ -46,13 +47,16 @@ class EncryptionOptIn:
         except settings.Wrong as error:
             raise ConfigError(str(error), (error.key,)) from None
 
-    def _refuse_contradictions(self) -> None:
+    def _refuse_contradictions(self) -> str:
+        """The digest of a configuration that keeps encryption opt-in; with any other, Synapse does not start."""
         config = self._api._hs.config
-        found = settings.contradictions(read_config_files(config.config_files))
+        document = read_config_files(config.config_files)
+        found = settings.contradictions(document)
         if not found and config.room.encryption_enabled_by_default_for_room_presets:
             found = "Encryption would not be opt-in: Synapse would encrypt new rooms without being asked."
         if found:
             raise ConfigError(f"{found}\nSynapse does not start like that: change the inventory and run the playbook.")
+        return synapse_digest(document)
 
     async def on_create_room(self, requester: Requester, body: creation.Body, is_requester_admin: bool) -> None:
         """Before a room is made: plain, unless somebody chose otherwise."""
@@ -97,8 +101,13 @@ class EncryptionOptIn:
         auth_provider_id: str | None = None,
     ) -> RegistrationBehaviour:
         """Before an account is made, on whichever way but an application service's: is the server proven?"""
+        if is_service_account(f"@{username}:{self._api.server_name}", self._api.server_name):
+            if self._by_shared_secret():
+                return RegistrationBehaviour.ALLOW
+            record.refused("registration", "the registration of %r: that name is the encryption gate's own", username)
+            return RegistrationBehaviour.DENY
         why_not = self._proof.why_not()
-        if why_not is None or self._is_the_gate(username):
+        if why_not is None:
             return RegistrationBehaviour.ALLOW
         record.refused(
             "registration",
@@ -109,14 +118,11 @@ class EncryptionOptIn:
         )
         return RegistrationBehaviour.DENY
 
-    def _is_the_gate(self, username: str | None) -> bool:
+    @staticmethod
+    def _by_shared_secret() -> bool:
         """The account that proves the server comes before the proof; it takes the shared secret to make it."""
         request = getattr(current_context(), "request", None)
-        return (
-            is_service_account(f"@{username}:{self._api.server_name}", self._api.server_name)
-            and request is not None
-            and (request.method, request.url) == BY_SHARED_SECRET
-        )
+        return request is not None and (request.method, request.url) == BY_SHARED_SECRET
 
 
 def _is_own_client(request: Any) -> bool:

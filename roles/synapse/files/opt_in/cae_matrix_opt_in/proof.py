@@ -18,6 +18,8 @@ class Proof:
     path: str
     instance: str
     domain: str
+    # Of the configuration that this process runs with.
+    digest: str
     _seen: tuple[int, ...] = ()
     _why_not: str | None = None
 
@@ -45,4 +47,10 @@ class Proof:
             return f"the attestation {self.path} is not valid: {error}"
         if not found.is_for(self.instance, self.domain):
             return f"the attestation {self.path} is for {found.instance} ({found.domain}), another server"
+        if not found.synapse_digest:
+            return f"the attestation {self.path} is of an earlier version, and does not say what of Synapse was proven"
+        if found.machine != attestation.this_machine():
+            return f"the attestation {self.path} was made on another machine"
+        if found.synapse_digest != self.digest:
+            return f"the attestation {self.path} is for another configuration than the one that Synapse runs with"
         return None
