@@ -21,7 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from crowd import PEOPLE, Machine
 from federation import Federation, pairs
+from in_force import Kills
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench/results.json"
@@ -41,6 +43,8 @@ PARTS = (
     "create_room",
     "federation",
     "neighbours",
+    "in_force",
+    "crowd",
 )
 
 # Actions that write files. What they write under /etc is configuration.
@@ -353,6 +357,35 @@ class Bench:
             Figure("memory of one more idle cooperative", round(memory), 200, "MB", {"pss_kib": processes}),
         ]
 
+    def in_force(self) -> Figure:
+        """Updates that are killed, and what runs after the run that follows."""
+        container = self.bare(12)
+        self.cooperative(container)
+        playbook = [str(BIN / "ansible-playbook"), "-i", str(self.work / "hosts.json"), "playbooks/cooperative.yml"]
+        found = Kills(playbook, self.environment, str(ROOT), container, HOST).measure(say)
+        what = f"of {found['kills']} killed updates, those that one more run does not put in force"
+        return Figure(what, len(found["wrong"]), 0, "", found)
+
+    def crowd(self) -> list[Figure]:
+        """Everybody at once, for one instance and for four on one machine; what dies comes back."""
+        container = self.bare(12)
+        self.cooperative(container)
+        address = json.loads((self.work / "addresses.json").read_text())[HOST]
+        ca_file = str(self.work / "ca/ca.pem")
+        one = Machine(container, address, ca_file, [HOST])
+        found, back = one.measure(say), one.crashes(say)
+        others = [f"{NEIGHBOUR}-{number}" for number in range(3)]
+        for host in others:
+            self.cooperative(container, host)
+        four = Machine(container, address, ca_file, [HOST, *others])
+        all_found = four.measure(say)
+        what = f"502 or cut connections, {{}} sessions of {PEOPLE} people each on {{}} coming back at once, three times"
+        return [
+            Figure(what.format(found["sessions"], "one instance"), found["refused"], 0, "", found),
+            Figure(what.format(all_found["sessions"], "four instances"), all_found["refused"], 0, "", all_found),
+            Figure("back by itself after kill -9, the slowest", max(back.values()), 10, "s", back),
+        ]
+
     def create_room(self) -> Figure:
         environment = self.environment | {
             "PYTHONPATH": str(ROOT / ".ansible/collections"),
@@ -560,6 +593,10 @@ def measure(bench: Bench, parts: set[str]) -> dict[str, list[Figure]]:
         figures["create_room"] = [bench.create_room()]
     if "federation" in parts:
         figures["federation"] = bench.federation()
+    if "in_force" in parts:
+        figures["in_force"] = [bench.in_force()]
+    if "crowd" in parts:
+        figures["crowd"] = bench.crowd()
     if "neighbours" in parts:
         figures["neighbours"] = bench.neighbours()
     return figures
