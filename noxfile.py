@@ -100,6 +100,8 @@ def mypy(session: nox.Session) -> None:
         "": ["plugins", "tests/unit", *map(str, pathlib.Path("tests").glob("*.py")), "tests/mutants/run"],
         f"{synapse}/opt_in": [f"{synapse}/opt_in/cae_matrix_opt_in"],
         f"{synapse}/federation": [f"{synapse}/federation/cae_matrix_federation"],
+        f"{synapse}/service": [f"{synapse}/service/cae_matrix_service"],
+        f"{synapse}/rehearsal": [f"{synapse}/rehearsal/cae_matrix_rehearsal"],
         "tests/browser": ["tests/browser"],
     }
     for tests in sorted(map(str, pathlib.Path("molecule").glob("*/tests"))):
@@ -116,7 +118,7 @@ def mypy(session: nox.Session) -> None:
 @nox.session(name="ansible-lint", python=False)
 def ansible_lint(session: nox.Session) -> None:
     """Lint all YAML of Ansible, in the strictest profile."""
-    vault = "inventories/example_cooperative/vault-passphrase"
+    vault = "inventories/example_cooperative/vault-passphrase.txt"
     lint = ["ansible-lint", "--offline", "--strict", "--profile", "production", "--nocolor", "-f", "pep8"]
     session.run(*ON["2.19"], *lint, external=True, env={"ANSIBLE_VAULT_PASSWORD_FILE": vault})
 
@@ -138,7 +140,7 @@ def package(session: nox.Session) -> None:
     session.run(*galaxy, *install, external=True, silent=True, env={"ANSIBLE_COLLECTIONS_PATH": place})
     commands = []
     for inventory, playbooks in EXAMPLES.items():
-        vault = ["--vault-password-file", f"{inventory.removesuffix('/hosts.yml')}/vault-passphrase"]
+        vault = ["--vault-password-file", f"{inventory.removesuffix('/hosts.yml')}/vault-passphrase.txt"]
         named = [f"cae.matrix.{playbook}" for playbook in playbooks]
         play = ["ansible-playbook", "-i", inventory, *named, "--syntax-check", *vault]
         commands += [[*ON[core], *play] for core in parts.CORES]

@@ -107,11 +107,12 @@ def unit(core: str) -> None:
 
 
 def synapse() -> None:
-    """Synapse as it is deployed, for the unit tests that ask the real one."""
+    """Synapse as it is deployed where an inventory adds LDAP and SAML, for the unit tests that ask the real one."""
     locks = (ROOT / "roles/synapse/files").glob("requirements-*.txt")
     lock = max(locks, key=lambda path: [int(number) for number in path.stem.rpartition("-")[2].split(".")])
     python = python_of(("3.11", "3.13", "3.12"))
-    make(CACHE / "venv-synapse", python, "3.11, 3.12 or 3.13", [lock], "sync", "--require-hashes", lock)
+    extra = ROOT / "tests/unit/extra-requirements.txt"
+    make(CACHE / "venv-synapse", python, "3.11, 3.12 or 3.13", [lock, extra], "sync", "--require-hashes", lock, extra)
 
 
 def lock() -> None:

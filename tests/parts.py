@@ -42,7 +42,7 @@ UNIT = {"ANSIBLE_INJECT_FACT_VARS": "0", "PYTHONPATH": str(ROOT / ".ansible" / "
 """What unit tests find in their environment."""
 
 SET_UP = "tests/setup"
-SETUP = ("venv-2.19", "venv-2.21", "collection", "venv-synapse", "browser", "prepared")
+SETUP = ("venv-2.19", "venv-2.21", "services", "collection", "venv-synapse", "browser", "prepared")
 """Its steps, in their order: each may need those before it."""
 
 

@@ -151,8 +151,9 @@ def browser(instance: Instance) -> Iterator[Browser]:
         started.close()
 
 
-def open_page(browser: Browser) -> Visit:
-    context: BrowserContext = browser.new_context(locale="en-GB", viewport={"width": 1280, "height": 800})
+def open_page(browser: Browser, **options: Any) -> Visit:
+    given = {"locale": "en-GB", "viewport": {"width": 1280, "height": 800}, **options}
+    context: BrowserContext = browser.new_context(**given)
     # Playwright's own thirty seconds, and five for what is expected, know nothing of a busy machine.
     context.set_default_timeout(patient(START) * 1000)
     expect.set_options(timeout=patient(PROMPT) * 1000)

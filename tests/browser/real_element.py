@@ -10,7 +10,8 @@ import re
 import secrets
 import subprocess
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,20 @@ def without_module(instance: Instance, page: Page) -> None:
     page.context.route(re.compile(r"/config(\.[^/]*)?\.json"), serve)
 
 
+def with_settings(**settings: object) -> Callable[[Instance, Page], None]:
+    """The same Element, with other defaults in its config.json."""
+
+    def prepare(instance: Instance, page: Page) -> None:
+        def serve(route: Route) -> None:
+            config = json.loads(instance.document(route.request.url))
+            config["setting_defaults"] |= settings
+            route.fulfill(json=config)
+
+        page.context.route(re.compile(r"/config(\.[^/]*)?\.json"), serve)
+
+    return prepare
+
+
 def another_version(instance: Instance, page: Page, version: str) -> None:
     """The same Element, which calls itself another version."""
 
@@ -175,6 +190,19 @@ def open_session(browser: Browser, person: Person, prepare: Callable[[Instance, 
     return session
 
 
+@contextmanager
+def sessions(browser: Browser) -> Iterator[Callable[..., Session]]:
+    """Opens sessions that end with it."""
+    with ExitStack() as stack:
+
+        def open_one(person: Person, prepare: Callable[[Instance, Page], None] | None = None) -> Session:
+            session = open_session(browser, person, prepare)
+            stack.callback(session.close)
+            return session
+
+        yield open_one
+
+
 def inside(page: Page) -> Locator:
     return page.get_by_role("button", name="Menu utilisateur")
 
@@ -185,7 +213,8 @@ def identity_page(page: Page) -> Locator:
 
 def shoot(page: Page, screenshots: Path, name: str) -> None:
     """Small enough for the repository: a photograph behind a page weighs more than a megabyte otherwise."""
-    whole = Image.open(io.BytesIO(page.screenshot())).convert("RGB").resize((1024, 640), Image.Resampling.LANCZOS)
+    whole = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
+    whole.thumbnail((1024, 844), Image.Resampling.LANCZOS)
     whole.quantize(96, dither=Image.Dither.NONE).save(screenshots / f"{name}.png", optimize=True)
 
 

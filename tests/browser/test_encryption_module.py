@@ -7,7 +7,6 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,8 @@ from real_element import (
     identity_page,
     inside,
     newcomer,
-    open_session,
     say,
+    sessions,
     shoot,
     talk_to,
     without_module,
@@ -45,13 +44,7 @@ Record = Callable[[str, object], None]
 @pytest.fixture
 def opened(browser: Browser) -> Iterator[Opened]:
     """Sessions that end with the test."""
-    with ExitStack() as stack:
-
-        def open_one(person: Person, prepare: Callable[[Instance, Page], None] | None = None) -> Session:
-            session = open_session(browser, person, prepare)
-            stack.callback(session.close)
-            return session
-
+    with sessions(browser) as open_one:
         yield open_one
 
 

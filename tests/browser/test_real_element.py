@@ -7,7 +7,9 @@ One person logs in once, and does in the tests what people do, in this order.
 
 from __future__ import annotations
 
+import json
 import re
+import secrets
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -98,12 +100,21 @@ def person(instance: Instance, browser: Browser, screenshots: Path) -> Iterator[
     page.context.close()
 
 
+def colour(instance: Instance) -> str:
+    """The cooperative's, or else the one of Element's buttons."""
+    served = json.loads(instance.document(f"{instance.element_url}config.json"))
+    if "/custom/colours.js" not in served["modules"]:
+        return "#1b1d22"
+    return str(json.loads(instance.document(f"{instance.element_url}manifest.json"))["theme_color"])
+
+
 def test_the_welcome_page(instance: Instance, visit: Visit, screenshots: Path) -> None:
     visit.page.goto(f"{instance.element_url}#/welcome")
     expect(visit.page.get_by_role("heading", level=1)).to_be_visible(timeout=PATIENCE)
-    button = visit.page.get_by_text("Se connecter")
+    button = visit.page.get_by_text("Se connecter", exact=True)
     expect(button).to_be_visible()
-    expect(button).not_to_have_css("background-color", "rgba(0, 0, 0, 0)")
+    red, green, blue = (int(colour(instance)[at : at + 2], 16) for at in (1, 3, 5))
+    expect(button).to_have_css("background-color", f"rgb({red}, {green}, {blue})")
     visit.page.wait_for_load_state("networkidle")
     shoot(visit.page, screenshots, "welcome")
     assert visit.hosts() <= instance.hosts
@@ -114,11 +125,29 @@ def test_the_welcome_page(instance: Instance, visit: Visit, screenshots: Path) -
     expect(visit.page.locator("input[name=password]")).to_be_visible(timeout=PATIENCE)
 
 
+def test_who_has_a_code_creates_an_account(instance: Instance, visit: Visit, screenshots: Path) -> None:
+    page = visit.page
+    arrive(page, f"{instance.element_url}#/welcome")
+    page.get_by_text("Créer un compte").click()
+    page.locator("#mx_RegistrationForm_username").fill(f"nouvelle-{uuid.uuid4().hex[:6]}", timeout=PATIENCE)
+    password = secrets.token_urlsafe(16)
+    page.locator("#mx_RegistrationForm_password").fill(password)
+    page.locator("#mx_RegistrationForm_passwordConfirm").fill(password)
+    page.get_by_role("button", name=re.compile("inscrire")).click()
+    expect(page.get_by_role("textbox", name="Code d’invitation")).to_be_visible(timeout=PATIENCE)
+    assert "jeton" not in page.locator("body").inner_text().lower()
+    shoot(page, screenshots, "register")
+    assert foreign_links(instance, page) == set()
+    assert visit.hosts() <= instance.hosts
+
+
 def test_the_login_page(instance: Instance, visit: Visit, screenshots: Path) -> None:
     arrive(visit.page, f"{instance.element_url}#/login")
     expect(visit.page.get_by_role("button", name="Se connecter", exact=True)).to_be_visible(timeout=PATIENCE)
     visit.page.wait_for_load_state("networkidle")
     shoot(visit.page, screenshots, "login")
+    # There is no mail server to send a new one.
+    expect(visit.page.get_by_text("Mot de passe oublié")).to_have_count(0)
     assert visit.hosts() <= instance.hosts
     assert foreign_links(instance, visit.page) == set()
 
@@ -216,7 +245,7 @@ def test_elements_help_leads_to_the_help_page(instance: Instance, person: Signed
     with page.context.expect_page() as opened:
         settings.get_by_role("link", name="ici", exact=True).click()
     help_page = opened.value
-    expect(help_page.get_by_role("heading", level=1)).to_contain_text("Aide", timeout=PATIENCE)
+    expect(help_page.get_by_role("heading", level=1)).to_contain_text("aide de la messagerie", timeout=PATIENCE)
     assert help_page.url == f"{instance.element_url}custom/aide.html"
     assert "un compte Matrix sur un autre serveur" in help_page.locator("body").inner_text()
     shoot(help_page, screenshots, "help")

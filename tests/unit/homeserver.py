@@ -29,7 +29,7 @@ from ansible_collections.cae.matrix.tests.unit.names import ASKED_OUTSIDE
 ROOT = Path(__file__).resolve().parents[2]
 # What Synapse imports besides itself: the tests' own modules, and those of role synapse with what they build on.
 OWN = ROOT / "roles/synapse/files"
-IMPORTS = (ROOT / "tests/unit", OWN / "opt_in", OWN / "federation", ROOT / ".ansible/collections")
+IMPORTS = (ROOT / "tests/unit", OWN / "opt_in", OWN / "federation", OWN / "service", ROOT / ".ansible/collections")
 KEY = "ed25519 a_test AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
 
@@ -57,9 +57,12 @@ class Starter:
 class Process:
     """A program of Synapse; a child of the starter, and so waited for in another way than a child of ours."""
 
-    def __init__(self, starter: Starter, log: Path, module: str, *arguments: str) -> None:
+    def __init__(
+        self, starter: Starter, log: Path, module: str, *arguments: str, environment: dict[str, str] | None = None
+    ) -> None:
         self._starter = starter
-        order = {"directory": str(log.parent), "log": str(log), "module": module, "arguments": arguments}
+        order: dict[str, Any] = {"directory": str(log.parent), "log": str(log), "module": module}
+        order |= {"arguments": arguments, "environment": environment or {}}
         self.pid = starter.ask(order)
         self._handle = os.pidfd_open(self.pid)
         self._forgotten = False
@@ -107,7 +110,14 @@ def empty_database(python: str) -> bytes:
 class Homeserver:
     """One server; `extra` is added to its configuration, and wins; so do further configuration files."""
 
-    def __init__(self, python: str, directory: Path, extra: dict[str, Any], more: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        python: str,
+        directory: Path,
+        extra: dict[str, Any],
+        more: Sequence[Path] = (),
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self._socket = str(directory / "s")
         limits = {"per_second": 10000, "burst_count": 10000}
         config = {
@@ -143,11 +153,13 @@ class Homeserver:
         command = ["synapse.app.homeserver", "-c", str(directory / "homeserver.yaml")]
         for path in more:
             command += ["-c", str(path)]
-        self._start(python, directory / "log", command)
+        self._start(python, directory / "log", command, environment)
 
-    def _start(self, python: str, log_file: Path, command: Sequence[str]) -> None:
+    def _start(
+        self, python: str, log_file: Path, command: Sequence[str], environment: dict[str, str] | None = None
+    ) -> None:
         self._log = log_file
-        self._process = Process(starter(python), log_file, *command)
+        self._process = Process(starter(python), log_file, *command, environment=environment)
         try:
             eventually(self._is_up_or_dead, f"Synapse answers; it said: {log_file}", START)
             assert not self._process.ended(), self.log[-3000:]

@@ -240,6 +240,13 @@ LISTED: tuple[Listed, ...] = (
     _element((*HOMESERVER[1:], "base_url"), "https://matrix.other.example"),
     _element((*HOMESERVER[1:], "server_name"), "other.example"),
     _element(("default_server_name",), "other.example"),
+    # Modules that refuse encryption, wherever Synapse takes modules from, and whatever their file is called.
+    _door(("modules",), [{"module": "x.Y"}, {"module": "matrix_e2ee_filter.EncryptedRoomFilter"}]),
+    _door(("modules",), [{"module": "site_rules.EncryptedRoomFilter", "config": {}}]),
+    _door(("password_providers",), [{"module": "matrix_e2ee_filter.EncryptedRoomFilter"}]),
+    _door(("spam_checker",), [{"module": "synapse.modules.synapse_prevent_encrypt_room.SynapsePreventEncryptRoom"}]),
+    _door(("spam_checker",), {"module": "matrix_e2ee_filter.EncryptedRoomFilter"}),
+    _door(("third_party_event_rules",), {"module": "matrix_e2ee_filter.EncryptedRoomFilter"}),
     _one(COPY[:2], [], COPY[1], f"synapse_extra_config.{COPY[1]}"),
     # Side doors of registration.
     *(_door(("enable_registration",), value) for value in (True, "true", None, 1)),

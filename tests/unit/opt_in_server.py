@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.cae.matrix.plugins.module_utils.encryption_opt_in import synapse_digest
 from ansible_collections.cae.matrix.tests.patience import PROMPT, patient
 from ansible_collections.cae.matrix.tests.unit import proof
 from ansible_collections.cae.matrix.tests.unit.homeserver import Homeserver
@@ -37,7 +38,7 @@ SERVICE = {
     "rate_limited": False,
     "namespaces": {"users": [{"regex": "@bridged_.*", "exclusive": True}], "rooms": [], "aliases": []},
 }
-PROOF = replace(proof.PROOF, instance=INSTANCE, domain=DOMAIN)
+PROOF = replace(proof.PROOF, instance=INSTANCE, domain=DOMAIN, synapse_digest=synapse_digest({"server_name": DOMAIN}))
 
 
 def configuration(directory: Path, metrics_port: int) -> dict[str, Any]:
@@ -79,9 +80,11 @@ class OptInServer(Homeserver):
         self.metrics_port = free_port()
         self.attestation = directory / "attestation.json"
         self._database = directory / "db"
+        config = configuration(directory, self.metrics_port) | (extra or {})
+        self.proof = replace(PROOF, synapse_digest=synapse_digest({"server_name": DOMAIN} | config))
         if attested:
-            self.attestation.write_text(PROOF.to_json())
-        super().__init__(python, directory, configuration(directory, self.metrics_port) | (extra or {}), more)
+            self.attestation.write_text(self.proof.to_json())
+        super().__init__(python, directory, config, more)
 
     def person(self, name: str) -> Person:
         return Person(self, f"@{name}:{DOMAIN}", self.register(f"@{name}:{DOMAIN}"))

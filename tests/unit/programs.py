@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 # Of the environment that runs the tests, whether it is activated or not.
 ANSIBLE_PLAYBOOK = str(Path(sys.executable).with_name("ansible-playbook"))
 
@@ -26,3 +29,18 @@ def lacking(what: str) -> NoReturn:
 def program(name: str, package: str) -> str:
     places = [os.environ["PATH"], *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
     return shutil.which(name, path=os.pathsep.join(places)) or lacking(f"no {name}: apt-get install {package}")
+
+
+def ansible_playbook(
+    place: Path, *arguments: str | Path, environment: Mapping[str, str] = os.environ
+) -> subprocess.CompletedProcess[str]:
+    """A run with this checkout's collection, started in a directory; what it said is without colours."""
+    own = {"ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible/collections"), "ANSIBLE_NOCOLOR": "1"}
+    return subprocess.run(
+        [ANSIBLE_PLAYBOOK, *arguments],
+        cwd=place,
+        env={**environment, **own},
+        capture_output=True,
+        text=True,
+        check=False,
+    )

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.cae.matrix.plugins.module_utils.attestation import Attestation
+from ansible_collections.cae.matrix.plugins.module_utils.attestation import Attestation, this_machine
 
 PROOF = Attestation(
     instance="atelier",
@@ -18,4 +18,6 @@ PROOF = Attestation(
     invocation_id="0" * 32,
     registration="closed",
     verdict="in time",
+    synapse_digest="sha256:" + "0" * 64,
+    machine=this_machine(),
 )

@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 from ansible_collections.cae.matrix.tests.unit import synapse_once
+from synapse.app import _base
 from synapse.config.homeserver import HomeServerConfig
 from synapse.http.server import DirectServeJsonResource
 from synapse.http.servlet import parse_json_object_from_request
@@ -38,6 +39,17 @@ class WithoutWhitelist:
 
     def __init__(self, config: Any, api: ModuleApi) -> None:
         del api._hs.config.federation.federation_domain_whitelist
+
+
+class OtherListeners:
+    """A module of the real Synapse: a Synapse that listens in another way than ours knows."""
+
+    def __init__(self, config: Any, api: ModuleApi) -> None:
+        def listen_unix(path: str, mode: int, factory: Any, *, reactor: Any, backlog: int = 7) -> list[Any]:
+            return [reactor.listenUNIX(path, factory, backlog, mode, True)]
+
+        _base.listen_unix = listen_unix
+        del _base.listen_ssl
 
 
 def facts(document: dict[str, Any]) -> dict[str, Any]:

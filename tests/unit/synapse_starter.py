@@ -50,6 +50,7 @@ def become(order: dict[str, Any], reactor: ProxiedReactor) -> None:
     """In the new process: what C(python -m module arguments) would be."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.chdir(order["directory"])
+    os.environ.update(order["environment"])
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     for number, path, how in ((0, os.devnull, os.O_RDONLY), (1, order["log"], flags)):
         opened = os.open(path, how, 0o644)

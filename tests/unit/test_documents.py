@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.cae.matrix.plugins.module_utils import document_set
+from ansible_collections.cae.matrix.plugins.module_utils import document_rehearsal, document_set
 from ansible_collections.cae.matrix.plugins.modules import documents
 from ansible_collections.cae.matrix.tests.patience import START, eventually, patient
 from hypothesis import given
@@ -32,6 +33,22 @@ NOBODY = 65534
 SECRET = "hunter2-is-no-good-password"
 Result = dict[str, Any]
 Module = Callable[..., Result]
+
+
+# All that the other tests write is theirs; what was there before is tested on its own.
+OURS = re.compile("/")
+IN_A_PROCESS = f"""
+import re
+from {document_set.__name__.rpartition(".")[0]} import document_set
+from {documents.__name__} import main
+document_set.OURS = re.compile("/")
+main()
+"""
+
+
+@pytest.fixture(autouse=True)
+def everything_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document_set, "OURS", OURS)
 
 
 @pytest.fixture
@@ -50,7 +67,7 @@ def module(capsys: pytest.CaptureFixture[str]) -> Module:
 
 def in_a_process(**params: Any) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-m", documents.__name__],
+        [sys.executable, "-c", IN_A_PROCESS],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -432,6 +449,56 @@ def test_the_diff_shows_text_as_it_was_and_is(module: Module, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("check", [False, True])
+def test_what_is_new_and_says_nothing_is_a_list(module: Module, tmp_path: Path, check: bool) -> None:
+    """A bare machine has dozens of directories and shipped files, five lines of diff each."""
+    result = module(
+        check=check,
+        directories=[{"path": f"{tmp_path}/{name}", "mode": "0755"} for name in ("a", "b", "b/c")],
+        files=[
+            {"path": f"{tmp_path}/a/one", "content": "1\n", "diff": False},
+            {"path": f"{tmp_path}/a/shown", "content": "text\n"},
+            {"path": f"{tmp_path}/b/two", "content": "2\n", "diff": False},
+        ],
+    )
+    one, two = (hashlib.sha256(text).hexdigest() for text in (b"1\n", b"2\n"))
+    assert [(entry["after_header"], entry["before"], entry["after"]) for entry in result["diff"]] == [
+        ("new directories", "", "".join(f"{tmp_path}/{name} root:root 0755\n" for name in ("a", "b", "b/c"))),
+        (
+            "new files, in short",
+            "",
+            f"{tmp_path}/a/one (1 lines, sha256 {one})\n{tmp_path}/b/two (1 lines, sha256 {two})\n",
+        ),
+        (f"{tmp_path}/a/shown", "", "text\n"),
+    ]
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_file_is_shown_in_short_where_it_is_asked_for(module: Module, tmp_path: Path, check: bool) -> None:
+    (tmp_path / "changes").write_text("one\ntwo\n")
+    (tmp_path / "goes").write_text("one\n")
+    (tmp_path / "link").symlink_to("elsewhere")
+    new, changes, goes = (hashlib.sha256(text).hexdigest() for text in (b"a\nb\nc\n", b"one\ntwo\n", b"one\n"))
+
+    result = module(
+        check=check,
+        files=[
+            {"path": f"{tmp_path}/is-new", "content": "a\nb\nc\n", "diff": False},
+            {"path": f"{tmp_path}/changes", "content": "a\nb\nc\n", "diff": False},
+            {"path": f"{tmp_path}/link", "content": "a\nb\nc\n", "diff": False},
+            {"path": f"{tmp_path}/goes", "state": "absent", "diff": False},
+        ],
+    )
+
+    after = f"(3 lines, sha256 {new})\n"
+    assert [(entry["before"], entry["after"]) for entry in result["diff"]] == [
+        ("", f"{tmp_path}/is-new {after}"),
+        (f"(2 lines, sha256 {changes})\n", after),
+        ("-> elsewhere\n", after),
+        (f"(1 lines, sha256 {goes})\n", ""),
+    ]
+
+
+@pytest.mark.parametrize("check", [False, True])
 def test_secrets_are_never_shown(module: Module, tmp_path: Path, check: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     journal: list[str] = []
     monkeypatch.setattr("syslog.syslog", lambda *arguments: journal.append(str(arguments)))
@@ -568,6 +635,7 @@ def test_a_write_that_fails_half_way_is_undone(
     if name == "unlink" and "msg" not in result:
         # All was in place, only a second name was not removed: no failure, and the next run does not mind.
         assert result["changed"]
+        assert all(".cae-matrix-" in path for path in module(**params)["changed_paths"])
         assert not module(**params)["changed"]
         return
     assert result["msg"] == "Nothing was changed, because writing failed: [Errno 28] No space left on device"
@@ -594,6 +662,54 @@ def test_what_a_killed_run_left_behind_does_no_harm(module: Module, tmp_path: Pa
     (tmp_path / "x").write_text("old")
     module(files=[{"path": f"{tmp_path}/x", "content": "new"}])
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x", "new")]
+
+
+def test_what_a_killed_run_left_behind_goes_with_the_next_run(module: Module, tmp_path: Path) -> None:
+    """Also where nothing else is to be changed, and beside the files of blocks, secrets and links."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "shared").write_text("others\n")
+    params = {
+        "directories": [{"path": f"{tmp_path}/tree"}],
+        "files": [{"path": f"{tmp_path}/files", "content": "x"}],
+        "secrets": [{"path": f"{tmp_path}/tree/secret"}],
+        "links": [{"path": f"{tmp_path}/tree/link", "target": "secret"}],
+        "blocks": [{"path": f"{tmp_path}/shared", "name": "one", "content": "ours"}],
+    }
+    module(**params)
+    sound = snapshot(tmp_path)
+    left = [
+        tmp_path / name
+        for name in (
+            ".shared.cae-matrix-new",
+            "tree/.a.0.cae-matrix-new",  # No process has that number.
+            "tree/.a.cae-matrix-new",
+            "tree/.secret.cae-matrix-previous",
+        )
+    ]
+    for path in left:
+        path.write_text("left behind")
+    announced = module(check=True, **params)
+    assert announced["changed_paths"] == sorted(map(str, left))
+    done = module(**params)
+    assert (done["changed"], done["changed_paths"]) == (True, announced["changed_paths"])
+    assert snapshot(tmp_path) == sound
+    # Of one that is still writing.
+    (tmp_path / f"tree/.a.{os.getpid()}.cae-matrix-new").touch()
+    assert not module(**params)["changed"]
+
+
+def test_a_rehearsal_that_was_killed_leaves_nothing(
+    module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a copy of what is secret, too."""
+    monkeypatch.setattr(document_rehearsal, "_RUN", str(tmp_path))
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    others = [tmp_path / f"cae-matrix-{os.getpid()}-alive", tmp_path / "cae-matrix"]
+    for path in [tmp_path / f"cae-matrix-{dead.pid}-dead", *others]:
+        path.mkdir()
+    module(files=[{"path": f"{tmp_path}/cae-matrix/file", "content": "x"}])
+    assert sorted(tmp_path.iterdir()) == sorted(others)
 
 
 def test_a_reader_sees_the_old_or_the_new_file_and_nothing_else(
@@ -956,3 +1072,96 @@ def test_where_no_private_namespace_is_allowed_the_error_says_so(
         "does not allow a private mount namespace (unshare: unshare failed: Operation not permitted)" in result["msg"]
     )
     assert list((tmp_path / "etc").iterdir()) == []
+
+
+# --- what somebody else has made ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def of_others(everything_is_ours: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A directory that is not the collection's, with somebody's file and link; below C(own), everything is ours."""
+    monkeypatch.setattr(document_set, "OURS", re.compile(f"{tmp_path}/own/"))
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/x").write_text("anything\n")
+    (tmp_path / "x").write_text("mine\n")
+    (tmp_path / "link").symlink_to("/dev/null")
+    (tmp_path / "empty").touch()
+    (tmp_path / "ours").write_text("# Written by cae.matrix.\nold\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"files": [{"path": "{}/x", "content": "new\n"}, {"path": "{}/new", "content": "new\n"}]},
+        {"files": [{"path": "{}/x", "secret_content": "new\n"}]},
+        # A unit that somebody has masked, for instance.
+        {"files": [{"path": "{}/link", "content": "new\n"}]},
+        {"links": [{"path": "{}/x", "target": "new"}]},
+    ],
+    ids=["file", "secret file", "link in place of a file", "file in place of a link"],
+)
+def test_what_somebody_else_has_made_is_never_replaced(
+    module: Module, of_others: Path, params: dict[str, Any], check: bool
+) -> None:
+    before = snapshot(of_others)
+    placed = json.loads(json.dumps(params).replace("{}", str(of_others)))
+    result = module(check=check, **placed, backup_dir=f"{of_others}/own/backup")
+    assert "is there already, and was not written by cae.matrix" in result["msg"]
+    assert "move it away" in result["msg"]
+    assert snapshot(of_others) == before
+
+
+def test_what_is_ours_is_replaced_and_what_is_as_it_should_be_is_adopted(module: Module, of_others: Path) -> None:
+    files = [{"path": f"{of_others}/{name}", "content": "new\n"} for name in ("ours", "own/x", "empty")]
+    files.append({"path": f"{of_others}/x", "content": "mine\n", "mode": "0600"})
+    result = module(files=files, backup_dir=f"{of_others}/own/backup")
+    assert result["changed_paths"] == [file["path"] for file in files]
+    assert Path(result["backup_set"] + f"{of_others}/ours").read_text().endswith("old\n")
+    assert mode_of(of_others / "x") == "0600"
+
+
+def test_what_somebody_else_has_made_is_replaced_if_it_is_what_was_looked_at(module: Module, of_others: Path) -> None:
+    looked_at = hashlib.sha256(b"mine\n").hexdigest()
+    files = [{"path": f"{of_others}/x", "content": "mine, with more\n", "replaces": looked_at}]
+    result = module(files=files, backup_dir=f"{of_others}/own/backup")
+    assert result["changed_paths"] == [f"{of_others}/x"]
+    assert Path(result["backup_set"] + f"{of_others}/x").read_text() == "mine\n"
+    # Somebody has changed it since; nothing says whose it is.
+    assert "was not written by cae.matrix" in module(files=[files[0] | {"content": "another\n"}])["msg"]
+
+
+def test_what_somebody_else_has_made_is_not_removed(module: Module, of_others: Path) -> None:
+    (of_others / "led").symlink_to("x")
+    before = snapshot(of_others)
+    gone = {
+        "files": [{"path": f"{of_others}/{name}", "state": "absent"} for name in ("x", "link")],
+        "links": [{"path": f"{of_others}/led", "target": "y", "state": "absent"}],
+    }
+    assert module(**gone)["changed"] is False
+    gone["files"], gone["links"] = gone["files"][1:], [{"path": f"{of_others}/x", "target": "y", "state": "absent"}]
+    assert module(**gone)["changed"] is False
+    assert snapshot(of_others) == before
+    gone = {
+        "files": [{"path": f"{of_others}/ours", "state": "absent"}],
+        "links": [{"path": f"{of_others}/led", "target": "x", "state": "absent"}],
+    }
+    assert module(**gone)["changed_paths"] == [f"{of_others}/ours", f"{of_others}/led"]
+
+
+@pytest.mark.parametrize(
+    "name", ["directory.service.j2", "directory.timer.j2", "nginx.conf.j2", "matrix-synapse@.service"]
+)
+def test_templates_of_such_files_say_so(name: str) -> None:
+    (found,) = (Path(document_set.__file__).parents[2] / "roles").glob(f"*/*/{name}")
+    assert document_set.MARK in found.read_bytes()
+
+
+def test_a_warning_that_is_forbidden_refuses(module: Module, tmp_path: Path) -> None:
+    params = {"files": [{"path": f"{tmp_path}/x", "content": "x"}]}
+    warns = shell("echo 'conflicting server name \"a.test\"'; exit 0", tmp_path)
+    refused = module(**params, validate=[each | {"forbid": 'name "(a|b)\\.test"'} for each in warns])
+    assert "counts as an error here, so nothing was changed:\nconflicting server name" in refused["msg"]
+    assert not (tmp_path / "x").exists()
+    assert module(**params, validate=[each | {"forbid": 'name "b\\.test"'} for each in warns])["changed"]

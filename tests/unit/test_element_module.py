@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.cae.matrix.tests.unit.programs import ANSIBLE_PLAYBOOK
+from ansible_collections.cae.matrix.tests.unit.programs import ansible_playbook
 
 ROOT = Path(__file__).parents[2]
 ROLE = ROOT / "roles/element_web"
@@ -86,6 +85,7 @@ def test_the_inventory_adds_modules_and_takes_none_away(tmp_path: Path) -> None:
     play = {
         "hosts": "all",
         "gather_facts": False,
+        "vars": {"_matrix_on_machine": False},
         "tasks": [
             {
                 "ansible.builtin.include_role": {
@@ -107,13 +107,7 @@ def test_the_inventory_adds_modules_and_takes_none_away(tmp_path: Path) -> None:
     }
     (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
     (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
-    done = subprocess.run(
-        [ANSIBLE_PLAYBOOK, "-i", str(tmp_path / "hosts.yml"), "-c", "local", str(tmp_path / "play.yml")],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = ansible_playbook(ROOT, "-i", str(tmp_path / "hosts.yml"), "-c", "local", str(tmp_path / "play.yml"))
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "made.json").read_text())
     assert found == [modules for _extra, modules in MODULES]

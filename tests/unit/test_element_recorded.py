@@ -34,6 +34,7 @@ def test_everything_passed_and_was_seen() -> None:
     assert set(result["checks"].values()) == {"passed"}
     pictures = {path.stem: path.stat().st_size for path in BROWSER.glob("recorded/*.png")}
     assert {"welcome", "login", "create", "room", "switch", "settings", "help", "invite"} <= set(pictures)
+    assert {"register", "telephone-iphone", "telephone-android", "direct", "menu", "sessions"} <= set(pictures)
     assert {"first-session", "second-session", "asked-next-session", "explanation"} <= set(pictures)
     assert max(pictures.values()) <= 250 << 10
 
@@ -43,6 +44,8 @@ def test_everything_passed_and_was_seen() -> None:
     [
         "roles/element_web/templates/welcome.html.j2",
         "roles/element_web/templates/help.fr.html.j2",
+        "roles/element_web/templates/telephone.html.j2",
+        "roles/element_web/templates/colours.css.j2",
         "roles/element_web/vars/main.yml",
         "roles/element_web/defaults/main.yml",
         "roles/element_web/files/encryption-opt-in.js",

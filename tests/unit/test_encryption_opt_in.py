@@ -16,8 +16,14 @@ from ansible_collections.cae.matrix.plugins.module_utils.encryption_opt_in impor
     digest,
     normalise,
     problems,
+    synapse_digest,
 )
-from ansible_collections.cae.matrix.plugins.module_utils.registration import DENY_LIST, OWN_MODULE
+from ansible_collections.cae.matrix.plugins.module_utils.registration import (
+    DENY_LIST,
+    OWN_MODULE,
+    registration_document,
+    without_doors,
+)
 from ansible_collections.cae.matrix.tests.unit.opt_in_documents import (
     DEPRECATED,
     E2EE,
@@ -308,3 +314,58 @@ def test_what_is_omitted_counts_as_absent() -> None:
     expected = normalise(valid()) | {"element": None}
     expected["well_known"]["client"]["org.example"] = []
     assert normalise(documents) == expected
+
+
+# --- Depth --------------------------------------------------------------------------------------------------------
+
+
+def deep(levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(levels):
+        value = {"more": value}
+    return value
+
+
+def cycle() -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    value["more"] = [value]
+    return value
+
+
+@pytest.mark.parametrize("value", [deep(500), deep(100_000), cycle()], ids=["500", "100000", "cycle"])
+@pytest.mark.parametrize("where", [("synapse", "media"), ("well_known", "client"), ("element", "features")], ids=str)
+def test_what_no_program_would_read_is_a_contradiction(where: tuple[str, str], value: Any) -> None:
+    documents = valid()
+    documents[where[0]][where[1]] = value
+    (problem,) = problems(documents)
+    assert str(problem).startswith(f"{where[0]}: {where[1]}.more")
+    assert "nested more than 50 levels deep, or holds itself" in problem.cause
+    with pytest.raises(Contradictions):
+        normalise(documents)
+
+
+def test_documents_may_be_as_deep_as_anybody_writes_them() -> None:
+    assert problems(edited((("synapse", "media"), deep(40)))) == []
+
+
+# --- What Synapse finds of it in its own files ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("edit", "same"),
+    [
+        (None, True),
+        ((("synapse", "max_upload_size"), "1M"), True),
+        ((("synapse", "modules"), [{"module": OWN_MODULE, "config": {}}, {"module": DENY_LIST}]), True),
+        ((("synapse", "server_name"), "other.example"), False),
+        ((("synapse", "modules"), [{"module": "x.Y", "config": {"a": 1.5}}]), False),
+        (((*OVERRIDE, "private_chat"), {"events": {"m.room.encryption": 50}}), False),
+        ((("synapse", "third_party_event_rules"), {"module": "x.Y"}), False),
+    ],
+    ids=str,
+)
+def test_synapse_computes_its_part_from_what_lies_on_disk(edit: Any, same: bool) -> None:
+    declared = edited(edit)["synapse"] if edit else valid()["synapse"]
+    on_disk = without_doors(declared) | registration_document(declared, "token")
+    assert synapse_digest(on_disk) == synapse_digest(declared | {"encryption_enabled_by_default_for_room_type": "off"})
+    assert (synapse_digest(declared) == synapse_digest(valid()["synapse"])) is same

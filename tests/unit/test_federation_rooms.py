@@ -194,7 +194,7 @@ def test_five_hundred_members_take_no_time() -> None:
 def test_the_example_is_a_good_one() -> None:
     members, notes = read_file(str(EXAMPLE / "federation_members.yml"))
     assert notes == []
-    said = yaml.safe_load((EXAMPLE / "group_vars/federation_hub/main.yml").read_text())
+    said = yaml.safe_load((EXAMPLE / "host_vars/hub/main.yml").read_text())
     assert members["hub"] == said["matrix_domain"]
     assert str(members["members"][0]["logo"]).startswith("data:image/svg+xml;base64,")
     found = federation_rooms(members, space=said["federation_space"], themes=said["federation_rooms"])

@@ -126,6 +126,17 @@ BROKEN: list[tuple[str, Callable[[dict[str, dict[str, Any]]], None], str, str]] 
 ]
 
 
+@pytest.mark.parametrize("document", ["well_known_client", "element"])
+@pytest.mark.parametrize("address", [f"{BASE_URL.rstrip('/')}/", BASE_URL.rstrip("/"), f"{BASE_URL.rstrip('/')}:443"])
+def test_an_address_is_the_same_with_and_without_its_final_slash(document: str, address: str) -> None:
+    """As the filter has it, which let it pass."""
+    observed = served()
+    served_document = copy.deepcopy(observed[document]["json"])
+    (served_document.get("default_server_config") or served_document)["m.homeserver"]["base_url"] = address
+    put(document, json=served_document)(observed)
+    assert refused(observed) == []
+
+
 @pytest.mark.parametrize(("change", "status", "words"), [case[1:] for case in BROKEN], ids=[case[0] for case in BROKEN])
 def test_each_break_is_named(change: Callable[[dict[str, dict[str, Any]]], None], status: str, words: str) -> None:
     observed = served()
@@ -207,9 +218,34 @@ def test_a_fresh_room_is_plain_only_without_any_encryption_event() -> None:
 
 
 def test_turning_encryption_on_is_seen() -> None:
-    assert gate.opt_in_check(200, {}, {"algorithm": gate.ALGORITHM}).status == gate.PASSED
-    assert gate.opt_in_check(200, {}, None).status == gate.FAILED
-    assert "M_FORBIDDEN" in gate.opt_in_check(403, {"errcode": "M_FORBIDDEN"}, None).why
+    assert gate.opt_in_check("", "r", 200, {}, {"algorithm": gate.ALGORITHM}).status == gate.PASSED
+    assert gate.opt_in_check("", "r", 200, {}, None).status == gate.FAILED
+    assert "M_FORBIDDEN" in gate.opt_in_check("", "r", 403, {"errcode": "M_FORBIDDEN"}, None).why
+
+
+FORBIDDEN: gate.Answer = 403, {"errcode": "M_FORBIDDEN"}
+NO_GUESTS: gate.Answer = 403, {"errcode": "M_UNKNOWN", "error": "Guest access is disabled"}
+LOGIN: gate.Answer = 200, {"flows": [{"type": "m.login.password"}, {"type": "m.login.sso", "identity_providers": []}]}
+
+
+@pytest.mark.parametrize(
+    ("door", "answer_of_synapse"),
+    [
+        (0, (401, {"flows": [{"stages": ["m.login.dummy"]}]})),
+        (0, (401, {"flows": [{"stages": ["m.login.registration_token"]}]})),
+        (0, (200, {"user_id": "@a:a.test"})),
+        (0, (403, {"errcode": "M_USER_DEACTIVATED"})),
+        (1, (200, {"user_id": "@1:a.test"})),
+        (2, (200, {"flows": [{"type": "org.matrix.login.jwt"}]})),
+        (2, (200, {"flows": [{"type": "m.login.sso", "identity_providers": [{"id": "saml", "name": "SAML"}]}]})),
+    ],
+    ids=str,
+)
+def test_closed_is_what_was_tried_and_refused(door: int, answer_of_synapse: gate.Answer) -> None:
+    assert gate.open_doors(FORBIDDEN, NO_GUESTS, LOGIN) == []
+    answers = [FORBIDDEN, NO_GUESTS, LOGIN]
+    answers[door] = answer_of_synapse
+    assert gate.open_doors(*answers)
 
 
 def test_verdicts() -> None:
@@ -298,11 +334,43 @@ def test_what_is_no_attestation(text: str) -> None:
 
 def test_every_key_is_needed_and_no_other_is_known() -> None:
     document = json.loads(PROOF.to_json())
-    for key in document:
+    for key in set(document) - {"synapse_digest", "machine"}:
         with pytest.raises(attestation.Malformed):
             attestation.parse(json.dumps({name: value for name, value in document.items() if name != key}))
     with pytest.raises(attestation.Malformed):
         attestation.parse(json.dumps({**document, "more": 1}))
+
+
+def test_an_attestation_of_an_earlier_version_is_one() -> None:
+    document = json.loads(PROOF.to_json())
+    del document["synapse_digest"], document["machine"]
+    assert attestation.parse(json.dumps(document)) == dataclasses.replace(PROOF, synapse_digest="", machine="")
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "2026-99-01T00:00:00Z",
+        "2026-02-30T00:00:00Z",
+        "2026-01-01T24:00:00Z",
+        "2026-1-01T00:00:00Z",
+        "٢٠٢٦-01-01T00:00:00Z",
+    ],
+)
+@pytest.mark.parametrize("key", ["attested_at", "first_attested_at"])
+def test_a_moment_that_there_is_not(key: str, moment: str) -> None:
+    with pytest.raises(attestation.Malformed, match=key):
+        attestation.parse(json.dumps(json.loads(PROOF.to_json()) | {key: moment}))
+
+
+def test_a_machine_is_told_from_another(tmp_path: Path) -> None:
+    names = []
+    for number in range(2):
+        (tmp_path / "machine-id").write_text(f"{number:032x}\n")
+        names.append(attestation.this_machine(str(tmp_path / "machine-id")))
+        assert f"{number:032x}" not in names[-1]
+    assert len(set(names)) == 2
+    assert attestation.this_machine(str(tmp_path / "none")) == ""
 
 
 # -- the plan --------------------------------------------------------------------------------------------------------
@@ -333,7 +401,13 @@ def test_how_people_register_is_not_part_of_the_digest() -> None:
     assert gate_plan(DOCUMENTS, "token")["digest"] == gate_plan(DOCUMENTS, "closed")["digest"]
 
 
-@pytest.mark.parametrize("arguments", [(DOCUMENTS, "open"), ({}, "closed"), (None, "closed")])
+DEEP: dict[str, Any] = {}
+DEEP["more"] = DEEP
+
+
+@pytest.mark.parametrize(
+    "arguments", [(DOCUMENTS, "open"), ({}, "closed"), (None, "closed"), ({"synapse": DEEP}, "closed")]
+)
 def test_a_plan_of_nothing(arguments: tuple[Any, str]) -> None:
     with pytest.raises(AnsibleFilterError):
         gate_plan(*arguments)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.cae.matrix.plugins.modules import instance_claim
+from ansible_collections.cae.matrix.tests.unit.ports import free_port
+from ansible_collections.cae.matrix.tests.unit.services import debian_clusters
 
 DEBIAN_12 = 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian\nVERSION_ID="12"\n'
 UBUNTU = 'PRETTY_NAME="Ubuntu 24.04 LTS"\nID=ubuntu\nID_LIKE=debian\nVERSION_ID="24.04"\n'
@@ -31,7 +34,15 @@ def put_marker(machine: Path, slug: str, content: Any) -> None:
     (directory / "instance.json").write_text(content if isinstance(content, str) else json.dumps(content))
 
 
-def claim(machine: Path, instance: str, domain: str, host: str, **more: str) -> dict[str, Any]:
+def claim(
+    machine: Path,
+    instance: str,
+    domain: str,
+    host: str,
+    environment: dict[str, str] | None = None,
+    before_all: str = "",
+    **more: Any,
+) -> dict[str, Any]:
     """Run the module as Ansible does, check mode on."""
     arguments = {
         "ANSIBLE_MODULE_ARGS": {
@@ -41,16 +52,18 @@ def claim(machine: Path, instance: str, domain: str, host: str, **more: str) -> 
             "markers_dir": str(machine / "matrix"),
             "os_release": str(machine / "os-release"),
             "backups_dir": str(machine / "backups"),
+            "apt_lists_dir": str(machine / "lists"),
             **more,
             "_ansible_check_mode": True,
         }
     }
     before = sorted(machine.rglob("*"))
     done = subprocess.run(
-        [sys.executable, "-c", RUN, instance_claim.__file__, json.dumps(arguments)],
+        [sys.executable, "-c", before_all + RUN, instance_claim.__file__, json.dumps(arguments)],
         capture_output=True,
         text=True,
         check=False,
+        env=os.environ | (environment or {}),
     )
     assert sorted(machine.rglob("*")) == before
     result: dict[str, Any] = json.loads(done.stdout)
@@ -67,6 +80,16 @@ runpy.run_path(sys.argv[1], run_name="__main__")
 """
 
 
+OLD = "import sys; sys.version_info = (3, 9, 18, 'final', 0)\n"
+
+
+def test_a_python_that_is_too_old_is_named_with_the_variable(machine: Path) -> None:
+    found = claim(machine, "atelier", "atelier.test", "a", before_all=OLD)
+    assert found["msg"].startswith(f"ansible_python_interpreter: {sys.executable} is Python 3.9, and 3.11 or later")
+    (machine / "os-release").write_text(UBUNTU)
+    assert "ansible_python_interpreter" not in claim(machine, "atelier", "atelier.test", "a", before_all=OLD)["msg"]
+
+
 @pytest.mark.parametrize(
     ("instance", "domain", "host"),
     [("atelier", "atelier.test", "a"), ("fabrique", "fabrique.test", "f")],
@@ -79,12 +102,49 @@ def test_the_owner_and_newcomers_may(machine: Path, instance: str, domain: str, 
     assert facts["debian"] == "12"
     assert facts["memory_mb"] > 0
     assert facts["instances"] == ["atelier"]
+    assert facts["postgresql"] == {}
+    # The marker of an older version says nothing of people.
+    assert facts["people"] == (300 if instance == "atelier" else 600)
+    assert facts["queue"] > 0
+    assert facts["apt_lists"] is False
+
+
+def test_a_fresh_image_has_no_lists_of_packages(machine: Path) -> None:
+    (machine / "lists/partial").mkdir(parents=True)
+    assert claim(machine, "nord", "nord.test", "n")["ansible_facts"]["cae_matrix_machine"]["apt_lists"] is False
+    (machine / "lists/archive_debian_dists_bookworm_main_binary-amd64_Packages.lz4").touch()
+    assert claim(machine, "nord", "nord.test", "n")["ansible_facts"]["cae_matrix_machine"]["apt_lists"] is True
+
+
+def test_whoever_is_declared_is_expected(machine: Path) -> None:
+    facts = claim(machine, "nord", "nord.test", "n", expected=["nord", "sud"])["ansible_facts"]["cae_matrix_machine"]
+    assert facts["expected"] == ["atelier", "nord", "sud"]
+
+
+def test_the_cluster_is_chosen_and_refused_before_anything_changes(machine: Path) -> None:
+    with debian_clusters() as made:
+        port = free_port()
+        name = made.create(port)
+        made.sql(port, "CREATE ROLE matrix_prise", "CREATE DATABASE paie")
+        environment = {"PG_CLUSTER_CONF_ROOT": str(made.confroot)}
+        given: dict[str, Any] = {"environment": environment, "postgresql": "required"}
+        found = claim(machine, "nord", "nord.test", "n", **given)["ansible_facts"]["cae_matrix_machine"]["postgresql"]
+        assert (found["cluster"], found["port"]) == (name, port)
+        assert (found["ours"], found["foreign"], found["pools"]) == (False, ["paie"], {"atelier": 10})
+        refused = claim(machine, "prise", "prise.test", "p", **given)
+        assert "a role matrix_prise already" in refused["msg"]
+        refused = claim(machine, "nord", "nord.test", "n", **given, postgresql_cluster="9.6/nulle")
+        assert "no PostgreSQL cluster 9.6/nulle" in refused["msg"]
+        optional = claim(machine, "prise", "prise.test", "p", **given | {"postgresql": "optional"})
+        assert not optional.get("failed")
 
 
 @pytest.mark.parametrize(
     ("instance", "domain", "host", "cause", "mend"),
     [
-        ("atelier", "autre.test", "a", "belongs to atelier.test", "another matrix_instance"),
+        # The same inventory host: its domain was changed, and it is not its name that is wrong.
+        ("atelier", "autre.test", "a", "was brought up as atelier.test", "Set matrix_domain to atelier.test again"),
+        ("atelier", "autre.test", "b", "belongs to atelier.test", "another matrix_instance"),
         ("atelier", "atelier.test", "b", 'managed as inventory host "a"', "write its new name into that file"),
         ("autre", "atelier.test", "a", "already served on this machine by", "matrix_instance to"),
         # From another inventory, too.

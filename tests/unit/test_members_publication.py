@@ -23,7 +23,7 @@ from ansible_collections.cae.matrix.plugins.module_utils import members, signed_
 from ansible_collections.cae.matrix.plugins.modules import members as members_module
 from ansible_collections.cae.matrix.plugins.modules import members_publication
 from ansible_collections.cae.matrix.tests.patience import patient
-from ansible_collections.cae.matrix.tests.unit.programs import ANSIBLE_PLAYBOOK, program
+from ansible_collections.cae.matrix.tests.unit.programs import ansible_playbook, program
 from ansible_collections.cae.matrix.tests.unit.public_server import Answer, Asked, Authority, serve, speak
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -555,15 +555,8 @@ def play(directory: Path, **variables: Any) -> tuple[subprocess.CompletedProcess
     inventory = {"all": {"hosts": {"atelier": {"ansible_connection": "local"}}}}
     (directory / "hosts.json").write_text(json.dumps(inventory), encoding="utf-8")
     given = {"_matrix_config_dir": str(directory), "ansible_python_interpreter": sys.executable, **variables}
-    done = subprocess.run(
-        [
-            ANSIBLE_PLAYBOOK,
-            *("-i", str(directory / "hosts.json"), "-e", json.dumps(given), str(directory / "play.json")),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
+    done = ansible_playbook(
+        ROOT, "-i", str(directory / "hosts.json"), "-e", json.dumps(given), str(directory / "play.json")
     )
     assert "WARNING" not in done.stdout + done.stderr, done.stdout + done.stderr
     return done, json.loads(found.read_text(encoding="utf-8")) if done.returncode == 0 else {}

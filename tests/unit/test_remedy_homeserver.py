@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -48,7 +47,7 @@ from ansible_collections.cae.matrix.tests.unit.people import (
     People,
 )
 from ansible_collections.cae.matrix.tests.unit.ports import free_port
-from ansible_collections.cae.matrix.tests.unit.programs import ANSIBLE_PLAYBOOK
+from ansible_collections.cae.matrix.tests.unit.programs import ansible_playbook
 
 VERSIONS = ("10", "11", "12")
 ENCRYPTED = {"type": ENCRYPTION, "state_key": "", "content": {"algorithm": ALGORITHM}}
@@ -153,15 +152,7 @@ class World(People):
 
 
 def playbook(inventory: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible/collections"), "ANSIBLE_NOCOLOR": "1"}
-    return subprocess.run(
-        [ANSIBLE_PLAYBOOK, "-i", inventory, ROOT / "playbooks/remedy.yml", *more],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return ansible_playbook(ROOT, "-i", inventory, ROOT / "playbooks/remedy.yml", *more)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -54,12 +53,12 @@ from ansible_collections.cae.matrix.tests.unit.people import (
     Killed,
     People,
 )
-from ansible_collections.cae.matrix.tests.unit.programs import ANSIBLE_PLAYBOOK
+from ansible_collections.cae.matrix.tests.unit.programs import ansible_playbook
 
 VERSIONS = ("11", "12")
 UNLIMITED = {"per_second": 10000, "burst_count": 10000}
 # What role synapse lets the service account do, and nobody else.
-PUBLISHING = [{"user_id": f"@encryption-gate*:{DOMAIN}", "action": "allow"}]
+PUBLISHING = [{"user_id": f"@encryption-gate:{DOMAIN}", "action": "allow"}]
 MESSAGE = {"msgtype": "m.text", "body": "Bonjour"}
 
 
@@ -581,9 +580,7 @@ def play(directory: Path, world: World, entries: list[dict[str, Any]], *more: st
     (directory / "play.yml").write_text(json.dumps([host]))
     here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     (directory / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"localhost": here}}}))
-    environment = os.environ | {"ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible/collections"), "ANSIBLE_NOCOLOR": "1"}
-    command = [ANSIBLE_PLAYBOOK, "-i", "hosts.yml", "play.yml", *more]
-    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+    return ansible_playbook(directory, "-i", "hosts.yml", "play.yml", *more)
 
 
 @pytest.mark.parametrize("world", VERSIONS[-1:], indirect=True)  # a playbook knows of no room versions

@@ -176,7 +176,7 @@ def test_nobody_registers_before_the_proof_and_everybody_after(
     assert unproven.log[said:].count(line) == 1
     assert "cae.matrix.cooperative" in unproven.log[said:]
 
-    unproven.attestation.write_text(PROOF.to_json())
+    unproven.attestation.write_text(unproven.proof.to_json())
     assert way(unproven, gate, name) == 200
     assert exists(unproven, name)
     assert unproven.counts()["refusals registration"] == before + 1
@@ -196,6 +196,13 @@ def test_nobody_registers_before_the_proof_and_everybody_after(
         (dataclasses.replace(PROOF, domain="other.example").to_json().encode(), "is for coop (other.example)"),
         (dataclasses.replace(PROOF, instance="other").to_json().encode(), "is for other (coop.example)"),
         (dataclasses.replace(PROOF, verdict="too late").to_json().encode(), "registration or verdict is unknown"),
+        (dataclasses.replace(PROOF, attested_at="2026-99-01T00:00:00Z").to_json().encode(), "attested_at is"),
+        (dataclasses.replace(PROOF, machine="0" * 64).to_json().encode(), "was made on another machine"),
+        (
+            dataclasses.replace(PROOF, synapse_digest="sha256:" + "0" * 64).to_json().encode(),
+            "is for another configuration than the one that Synapse runs with",
+        ),
+        (dataclasses.replace(PROOF, synapse_digest="").to_json().encode(), "is of an earlier version"),
     ],
     ids=str,
 )
@@ -228,6 +235,11 @@ def test_the_gates_account_is_let_in_by_the_shared_secret_only(unproven: OptInSe
     for number, way in enumerate((by_token, by_admin, by_jwt, by_single_sign_on), 3):
         assert way(unproven, gate, f"encryption-gate-{number}") != 200, way.__name__
         assert not exists(unproven, f"encryption-gate-{number}")
+    # Nor does anybody take that name once the server is proven.
+    unproven.attestation.write_text(unproven.proof.to_json())
+    for number, way in enumerate((by_token, by_admin, by_jwt, by_single_sign_on), 8):
+        assert way(unproven, gate, f"encryption-gate-{number}") != 200, way.__name__
+        assert not exists(unproven, f"encryption-gate-{number}")
 
 
 def test_application_services_register_their_own(unproven: OptInServer) -> None:
@@ -248,7 +260,7 @@ def test_what_the_gate_tries_is_nobodys_habit_or_choice(unproven: OptInServer, g
     assert not gate.encrypts(room)
     assert unproven.counts()["rooms_started_plain"] == plain
     assert gate.turn_on(room) == 200
-    unproven.attestation.write_text(PROOF.to_json())
+    unproven.attestation.write_text(unproven.proof.to_json())
     ann = unproven.person("ann")
     second = ann.make({})
     assert ann.turn_on(second) == 200

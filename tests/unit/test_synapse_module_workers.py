@@ -20,7 +20,6 @@ from ansible_collections.cae.matrix.tests.unit.opt_in_server import (
     NOT_ASKED,
     OWN,
     PREFERENCE,
-    PROOF,
     OptInServer,
     Person,
     configuration,
@@ -116,7 +115,7 @@ def test_the_promise_is_kept_on_every_process(processes: tuple[OptInServer, Work
     assert register_by_token(worker, f"ann-{suffix}")[0] == 429
     assert worker.counts()["refusals registration"] == 1
     assert f"Refused: the registration of 'ann-{suffix}': there is no attestation" in worker.log
-    main.attestation.write_text(PROOF.to_json())
+    main.attestation.write_text(main.proof.to_json())
     status, answer = register_by_token(worker, f"ann-{suffix}")
     assert status == 200, answer
     ann = Person(worker, answer["user_id"], answer["access_token"])

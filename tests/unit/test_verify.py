@@ -75,6 +75,7 @@ CONFIG = {
     "default_server_config": {"m.homeserver": {"base_url": f"https://{HOMESERVER}", "server_name": DOMAIN}},
     "brand": "Atelier",
     "permalink_prefix": f"https://{ELEMENT}",
+    "setting_defaults": {"UIFeature.voip": False},
 }
 
 
@@ -102,6 +103,11 @@ def good(asked: Asked) -> Answer:
             return 200, PROTECTION | {"Content-Type": "text/html"}, b"<html>"
         if path == "/version":
             return 200, PROTECTION | {"Content-Type": "text/plain"}, b"v1.12.25\n"
+        if path == "/mobile_guide/":
+            page = f'<html><a href="https://{ELEMENT}/#/welcome">'
+            return 200, PROTECTION | {"Content-Type": "text/html"}, page.encode()
+        if path == "/manifest.json":
+            return as_json({"name": "Atelier"}, headers=PROTECTION | {"Content-Type": "application/json"})
     return 404, {}, b""
 
 
@@ -187,10 +193,20 @@ def without(header: str, value: str | None = None) -> Callable[[Answer], Answer]
     return change
 
 
+def to_a_telephone(kind: str, where: str) -> Break:
+    """The good instance, but for a proxy that sends one kind of telephone elsewhere."""
+
+    def broken(asked: Asked, usual: Answer) -> Answer:
+        telephone = kind in asked.headers.get("user-agent", "")
+        return (302, {"Location": where}, b"") if telephone and asked.path == "/" else usual
+
+    return broken
+
+
 def test_a_good_instance(run: Run) -> None:
     checks = run()
     assert bad(checks) == {}
-    assert len(checks) == 35
+    assert len(checks) == 37
     assert checks["tls.homeserver"].seen.startswith("TLSv1.3, until ")
     assert checks["tls.homeserver"].seen.endswith("(89 days), by Test CA")
     assert checks["encryption"].seen == "off unless people ask for it, in both documents"
@@ -322,6 +338,32 @@ BROKEN: list[tuple[str, Break, str, str]] = [
         "FAIL",
         "jitsi.preferred_domain names meet.element.io",
     ),
+    (
+        "element.telephones",
+        on(ELEMENT, "/mobile_guide/", (200, PROTECTION, b'<a href="https://apps.apple.com/app/element-x">')),
+        "FAIL",
+        "iPhone: /mobile_guide/ names apps.apple.com",
+    ),
+    (
+        "element.telephones",
+        on(ELEMENT, "/manifest.json", {"related_applications": [{"url": "https://play.google.com/store"}]}),
+        "FAIL",
+        "Android: /manifest.json names play.google.com",
+    ),
+    ("element.telephones", on(ELEMENT, "/mobile_guide/", (404, PROTECTION, b"")), "FAIL", "answers 404"),
+    (
+        "element.telephones",
+        to_a_telephone("Android", "https://mobile.test/"),
+        "FAIL",
+        "Android: / leads to https://mobile",
+    ),
+    (
+        "element.telephones",
+        to_a_telephone("iPhone", "https://mobile.test/"),
+        "FAIL",
+        "iPhone: / leads to https://mobile",
+    ),
+    ("element.calls", on(ELEMENT, "/config.json", config(setting_defaults={})), "warn", "no relay is declared"),
     ("element.version", on(ELEMENT, "/version", (200, PROTECTION, b"1.11.0")), "FAIL", "inventory says 1.12.25"),
     ("element.version", on(ELEMENT, "/version", (200, PROTECTION, b"<html>")), "FAIL", "is not a version"),
     ("element.headers", on(ELEMENT, "/", without("X-Frame-Options")), "FAIL", "/: X-Frame-Options"),
@@ -429,6 +471,8 @@ def test_a_dead_name_leaves_the_other_names_checked(run: Run) -> None:
         "tls-floor.element",
         "element.config",
         "element.third-parties",
+        "element.telephones",
+        "element.calls",
         "element.version",
         "element.headers",
         "element.caching",
@@ -572,6 +616,27 @@ def test_third_parties_that_the_inventory_accepts(run: Run) -> None:
     assert run(pointing, element_declared={"element_web_jitsi_domain": "x"})["element.third-parties"].state == "FAIL"
 
 
+def test_calls(run: Run) -> None:
+    """What Element shows, and by what it gets through."""
+
+    def seen(settings: dict[str, Any], *relays: str, **changes: Any) -> tuple[str, str]:
+        served = on(ELEMENT, "/config.json", config(setting_defaults=settings, **changes))
+        check = run(served, turn_uris=relays)["element.calls"]
+        return check.state, check.seen
+
+    shown, hidden = {"UIFeature.voip": True}, {"UIFeature.voip": False}
+    assert seen(hidden) == ("ok", "hidden: synapse_turn_uris declares no relay")
+    assert seen(hidden, "turn:t.test") == ("ok", "hidden")
+    assert seen(shown, "turn:t.test", "turns:t.test") == ("ok", "shown, relayed by turn:t.test, turns:t.test")
+    assert seen(shown) == seen({}) == ("warn", "shown, without a relay")
+    alone = shown | {"enableLegacyCallsVoip": False}
+    call = {"element_call": {"url": f"https://call.{DOMAIN}", "disable": False}}
+    assert seen(alone, **call) == ("ok", f"shown, by Element Call (https://call.{DOMAIN})")
+    assert seen(alone, element_call={"disable": True})[0] == seen(shown, **call)[0] == "warn"
+    # What is no mapping is somebody's mistake, and no reason to stop.
+    assert seen([], element_call="x")[0] == "warn"  # type: ignore[arg-type]
+
+
 def test_one_name_for_everything(run: Run, authority: Authority) -> None:
     def site(asked: Asked) -> Answer:
         for host in (DOMAIN, HOMESERVER, ELEMENT):
@@ -596,7 +661,7 @@ def test_what_a_server_says_cannot_control_the_terminal(run: Run) -> None:
 def test_the_table_is_aligned(run: Run) -> None:
     checks = list(run(on(ELEMENT, "/version", (200, PROTECTION, b"1.11.0"))).values())
     lines = table("atelier.test", checks)
-    assert lines[0] == "atelier.test: 35 checks, 34 ok, 0 warned, 1 failed, 0 not checked"
+    assert lines[0] == "atelier.test: 37 checks, 36 ok, 0 warned, 1 failed, 0 not checked"
     state, seen = lines[2].index("STATE"), lines[2].index("SEEN")
     failed = next(line for line in lines if line.startswith("Element version"))
     assert failed[state : state + 4] == "FAIL"

@@ -5,11 +5,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 
-from ansible_collections.cae.matrix.tests.unit.programs import ANSIBLE_PLAYBOOK
+from ansible_collections.cae.matrix.tests.unit.programs import ansible_playbook
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,17 +19,13 @@ def test_an_instance_that_is_declared_absent_is_passed_over(tmp_path: Path) -> N
     shared = {"ansible_connection": "local", "matrix_element_enabled": False, "verify_timeout": 2}
     inventory = {"cooperatives": {"vars": shared, "hosts": {"gone": gone, "there": there}}}
     (tmp_path / "hosts.json").write_text(json.dumps(inventory))
-    done = subprocess.run(
-        [
-            ANSIBLE_PLAYBOOK,
-            *("-i", str(tmp_path / "hosts.json"), "-e", f"verify_report={tmp_path / 'report.json'}"),
-            str(ROOT / "playbooks" / "verify.yml"),
-        ],
-        cwd=tmp_path,
-        env=os.environ | {"ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".ansible" / "collections"), "ANSIBLE_NOCOLOR": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
+    done = ansible_playbook(
+        tmp_path,
+        "-i",
+        str(tmp_path / "hosts.json"),
+        "-e",
+        f"verify_report={tmp_path / 'report.json'}",
+        str(ROOT / "playbooks" / "verify.yml"),
     )
     # Nobody listens for the one that should be there.
     assert done.returncode == 2, done.stdout + done.stderr

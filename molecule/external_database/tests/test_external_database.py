@@ -4,16 +4,11 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
-from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import EPHEMERAL, Api, Instance, Person
+from conftest import Api, Instance, Person, run_playbook
 
-PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 PASSWORD = 'mot:de\\passe "d\'essai"'
 
 
@@ -33,6 +28,15 @@ def test_two_people_talk(api: Api, people: list[Person]) -> None:
     api.ok("POST", f"/_matrix/client/v3/join/{room}", {}, bruno.token)
     text = {"msgtype": "m.text", "body": "Bonjour"}
     api.ok("PUT", f"/_matrix/client/v3/rooms/{room}/send/m.room.message/1", text, bruno.token)
+
+
+def test_people_are_told_the_relay_for_calls(instance: Instance, api: Api, people: list[Person]) -> None:
+    told = api.ok("GET", "/_matrix/client/v3/voip/turnServer", token=people[0].token)
+    assert told["uris"] == ["turn:relais.test?transport=udp"]
+    assert told["username"].endswith(f":{people[0].user_id}")
+    assert told["ttl"] == 24 * 60 * 60
+    holding = instance.run("grep", "-rlF", "-e", "secret-du-relais", f"/etc/matrix/{instance.slug}/").split()
+    assert holding == [f"/etc/matrix/{instance.slug}/synapse/secrets.yaml"]
 
 
 def test_they_are_in_the_external_database(instance: Instance, people: list[Person]) -> None:
@@ -80,18 +84,9 @@ def test_the_password_is_in_one_file(instance: Instance) -> None:
 )
 def test_what_is_wrong_is_named_and_nothing_changes(instance: Instance, variable: str, value: str, cause: str) -> None:
     before = instance.run("find", "/etc/matrix", "/var/lib/matrix", "-printf", "%p %m %T@\\n")
-    command = [
-        "ansible-playbook",
-        "-i",
-        str(EPHEMERAL / "inventory"),
-        str(PROJECT / "playbooks/cooperative.yml"),
-        "-e",
-        json.dumps({variable: value}),
-    ]
-    environment: dict[str, Any] = {**os.environ, "ANSIBLE_CONFIG": str(EPHEMERAL / "ansible.cfg")}
-    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
-    said = " ".join((done.stdout + done.stderr).split())
-    assert done.returncode != 0, said
+    status, output = run_playbook("playbooks/cooperative.yml", **{variable: value})
+    said = " ".join(output.split())
+    assert status != 0, said
     assert cause in said, said
     assert "changed=0 " in said, said
     assert value not in said or variable != "postgresql_password", said
@@ -105,12 +100,10 @@ def test_a_removal_leaves_the_database_to_its_owner(instance: Instance) -> None:
     # "psql (PostgreSQL) 15.14 (Debian …)", and 170006.
     own = int(instance.run("psql", "--version").split()[2].split(".")[0])
     older = own < int(ask_the_server(instance, "SHOW server_version_num")) // 10000
-    command = ["ansible-playbook", "-i", str(EPHEMERAL / "inventory"), str(PROJECT / "playbooks/cooperative.yml"), "-e"]
-    command.append(json.dumps({"matrix_state": "absent", "matrix_removal_confirmed": instance.domain}))
-    environment: dict[str, Any] = {**os.environ, "ANSIBLE_CONFIG": str(EPHEMERAL / "ansible.cfg")}
-    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
-    said = " ".join((done.stdout + done.stderr).split())
-    assert done.returncode == 0, said
+    gone = {"matrix_state": "absent", "matrix_removal_confirmed": instance.domain}
+    status, output = run_playbook("playbooks/cooperative.yml", **gone)
+    said = " ".join(output.split())
+    assert status == 0, said
     kept = instance.run("sh", "-c", f"ls -d /var/backups/matrix/{instance.slug}/removed-*").split()[-1]
     if older:
         assert "could not be dumped, and is left as it is" in said

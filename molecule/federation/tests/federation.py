@@ -6,10 +6,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import secrets
-import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,10 +19,9 @@ from urllib.parse import quote
 import pytest
 import requests
 from ansible_collections.cae.matrix.tests.patience import SETTLE, eventually
-from conftest import EPHEMERAL, Api, Instance, instances
+from conftest import Api, Instance, instances, run_playbook
 from partition import Conversation, Side
 
-PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 SERVERS = {found.slug: found for found in instances()}
 HUB, OUTSIDER = "federation", "ailleurs"
 MEMBERS = sorted(set(SERVERS) - {OUTSIDER})
@@ -153,14 +150,5 @@ def play(playbook: Path, inventory: Path, *hosts: str, changes: dict[str, Any] |
     source = inventory / "changes.json"
     every = {name: (changes or {}).get(name, {}) for name in SERVERS}
     source.write_text(json.dumps({"all": {"hosts": every}}))
-    arguments = ["-i", str(EPHEMERAL / "inventory"), "-i", str(source), str(playbook), "-e", json.dumps(variables)]
-    arguments += ["--limit", ",".join(hosts)] if hosts else []
-    environment = os.environ | {
-        "ANSIBLE_CONFIG": str(EPHEMERAL / "ansible.cfg"),
-        "ANSIBLE_NOCOLOR": "1",
-        "ANSIBLE_FORCE_COLOR": "0",
-    }
-    done = subprocess.run(
-        ["ansible-playbook", *arguments], cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
-    )
-    return Run(done.returncode, done.stdout + done.stderr)
+    limit = ["--limit", ",".join(hosts)] if hosts else []
+    return Run(*run_playbook(playbook, "-i", str(source), *limit, **variables))

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.cae.matrix.tests.patience import PROMPT, SETTLE, patient
-from conftest import EPHEMERAL, Instance
+from conftest import EPHEMERAL, PROJECT, Instance
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from federation import MAY, MAY_NOT, OUTSIDER, PROJECT, SERVERS, WAYS, Run, play
+from federation import MAY, MAY_NOT, OUTSIDER, SERVERS, WAYS, Run, play
 from partition import partition
 
 Pairs = dict[tuple[str, str], dict[str, Any]]

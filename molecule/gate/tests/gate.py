@@ -8,7 +8,6 @@ import contextlib
 import functools
 import io
 import json
-import os
 import secrets
 import subprocess
 import sys
@@ -23,9 +22,8 @@ import ansible.module_utils
 import pytest
 from ansible_collections.cae.matrix.plugins.filter.gate_plan import gate_plan
 from ansible_collections.cae.matrix.tests.patience import SETTLE, START, eventually
-from conftest import EPHEMERAL, Api, Instance
+from conftest import EPHEMERAL, PROJECT, Api, Instance, run_playbook
 
-PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 DOMAIN, CONFIG = "atelier.test", "/etc/matrix/atelier"
 WELL_KNOWN, EXTRA, ATTESTATION = (
     f"{CONFIG}/{path}" for path in ("well-known/client", "synapse/zz-by-hand.yaml", "attestation.json")
@@ -70,8 +68,9 @@ if [ -e {EARLIER} ]; then
     cp -a /root/sound/venv .
     touch {EXTRA}
 fi
-if [ -e {EXTRA} ] || [ -e {DROP_IN} ]; then
-    rm -rf {EXTRA} {DROP_IN} other
+if [ -e {EXTRA} ] || [ -e {DROP_IN}/by-hand.conf ] || ! systemctl --quiet is-enabled {UNIT}; then
+    rm -rf {EXTRA} {DROP_IN}/by-hand.conf other
+    systemctl --quiet enable {UNIT}
     systemctl daemon-reload
     systemctl reset-failed {UNIT}
     systemctl restart {UNIT}
@@ -222,22 +221,8 @@ class Server:
     # -- through Ansible ----------------------------------------------------------------------------------------
 
     def run(self, playbook: str, *flags: str, **variables: Any) -> Run:
-        inventory = str(EPHEMERAL / "inventory")
-        done = subprocess.run(
-            ["ansible-playbook", "-i", inventory, *flags, str(PROJECT / playbook), "-e", json.dumps(variables)],
-            cwd=PROJECT,
-            env={
-                **os.environ,
-                "ANSIBLE_CONFIG": str(EPHEMERAL / "ansible.cfg"),
-                "ANSIBLE_NOCOLOR": "1",
-                "ANSIBLE_FORCE_COLOR": "0",
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        output = done.stdout + done.stderr
-        return Run(done.returncode, output, " changed=0 " not in output)
+        status, output = run_playbook(playbook, *flags, **variables)
+        return Run(status, output, " changed=0 " not in output)
 
     def play(self, **variables: Any) -> Run:
         """The gate as ops teams run it: where the test is about what an inventory says."""
@@ -284,8 +269,9 @@ class Server:
     def arguments(self) -> dict[str, Any]:
         """What the role gives the gate's module, whatever the state."""
         plan = gate_plan(self.declared["documents"], "token")
-        names = ("digest", "closed_until_proven", "proven", "prove_again", "declared", "database", "database_password")
-        kept = {name: plan[name] for name in (*names, "collection_version") if plan[name] is not None}
+        names = ["digest", "synapse_digest", "closed_until_proven", "proven", "prove_again", "declared"]
+        names += ["configuration", "database", "database_password", "collection_version"]
+        kept = {name: plan[name] for name in names if plan[name] is not None}
         return {**self.declared["gate"], **kept, "registration": "token"}
 
     def gate(self, *, accepted: list[str] | None = None, **public: Any) -> Run:
@@ -303,7 +289,7 @@ class Server:
             accepted_rooms=accepted or [],
             **self.arguments(),
         )
-        return Run(proven.status, proven.output, closed.changed or proven.changed)
+        return Run(proven.status, f"{closed.output}\n{proven.output}".strip(), closed.changed or proven.changed)
 
     def killed(self, moment: Moment) -> int:
         """The status of a proof that died at a moment."""

@@ -290,7 +290,7 @@ def test_what_http_cannot_tell_is_not_counted_as_none(late: Audit) -> None:
         ("jeton-inconnu", ("does not know the access token", "audit_admin_token")),
         ("api-fermee", ("keeps the admin API from the outside", "http://localhost:8008")),
         ("api-ancienne", ("does not know /_synapse/admin/v2/users", "too old", "audit_database_url")),
-        ("sans-tls", ("token in the clear", "https://")),
+        ("sans-tls", ("token in clear text", "https://")),
         ("muet", ("127.0.0.1:1 refuses connections",)),
         ("sans-dns", ("nulle-part.invalid",)),
         ("sans-droit", ("permission denied for table", "GRANT SELECT")),

@@ -8,11 +8,12 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import secrets
 from typing import Any
 
 import pytest
-from gate import ATTESTATION, CONFIG, DROP_IN, EXTRA, WELL_KNOWN, Moment, Server, closed, passed
+from gate import ATTESTATION, CONFIG, DROP_IN, EXTRA, UNIT, WELL_KNOWN, Moment, Server, closed, passed
 
 JWT_SECRET = "a secret that only these tests know, long enough"
 JWT = {"jwt_config": {"enabled": True, "secret": JWT_SECRET, "algorithm": "HS256"}}
@@ -77,33 +78,40 @@ def test_a_name_that_does_not_answer_closes_nothing_that_is_attested(server: Ser
 
 
 def test_broken_by_hand(server: Server) -> None:
-    """Three ways to have Synapse encrypt, each on its own; with our module, it does not even start."""
+    """What somebody puts beside our files: it is set aside before anything starts with it, or Synapse is stopped."""
     all_rooms = "encryption_enabled_by_default_for_room_type: all\n"
-    server.write(EXTRA, f"{all_rooms}modules: []\n")
+    open_to_all = "enable_registration: true\nenable_registration_without_verification: true\n"
+    server.write(EXTRA, f"{all_rooms}{open_to_all}registration_requires_token: false\nmodules: []\n")
     server.restart()
-    closed(
-        server,
-        server.gate(),
-        "zz-by-hand.yaml, which no role wrote",
-        "a private room starts plain",
-        "[failed] a public room starts plain",
-        "[failed] a room encrypted out of habit starts plain",
-    )
-    assert rooms_of_the_gate(server) == "0"
+    assert "m.login.dummy" in json.dumps(server.register())
+    closed(server, server.gate(), "zz-by-hand.yaml, which no role wrote, was set aside", "Registration is closed.")
+    assert server.execute("test", "-e", EXTRA).returncode == 1
+    kept = server.inside("sh", "-c", "cat /var/backups/matrix/atelier/set-aside/*/zz-by-hand.yaml")
+    assert open_to_all in kept
+    passed(server, server.gate())
 
     # Another directory, which the gate does not know.
     server.inside("mkdir", "-p", f"{CONFIG}/other", DROP_IN)
-    server.inside("mv", EXTRA, f"{CONFIG}/other/all.yaml")
+    server.write(f"{CONFIG}/other/all.yaml", f"{all_rooms}modules: []\n")
     begin = f"{CONFIG}/venv/bin/python -m synapse.app.homeserver -c {CONFIG}/synapse"
     server.write(f"{DROP_IN}/by-hand.conf", f"[Service]\nExecStart=\nExecStart={begin} -c {CONFIG}/other\n")
     server.inside("systemctl", "daemon-reload")
     server.restart()
     run = server.gate()
-    closed(server, run, "[failed] a private conversation starts plain")
-    assert "zz-by-hand.yaml" not in run.output
+    closed(server, run, f"has Synapse read {CONFIG}/other as well", "Registration is closed.")
+    # One that opens the door.
+    server.write(f"{CONFIG}/other/open.yaml", f"{open_to_all}registration_requires_token: false\nmodules: []\n")
+    server.restart()
+    run = server.gate()
+    assert run.status != 0, run.output
+    assert "Registration was open nevertheless" in run.told
+    assert server.inside("systemctl", "show", "-P", "ActiveState", "-P", "UnitFileState", UNIT).split() == [
+        "inactive",
+        "disabled",
+    ]
 
     # A contradiction that the module sees.
-    server.inside("rm", "-r", DROP_IN)
+    server.inside("rm", f"{DROP_IN}/by-hand.conf")
     server.inside("systemctl", "daemon-reload")
     server.write(EXTRA, all_rooms)
     with pytest.raises(AssertionError, match="Job for"):
@@ -146,7 +154,7 @@ def test_an_administrator_with_a_wrong_name_is_refused(server: Server) -> None:
     bad = server.run("playbooks/cooperative.yml", encryption_gate_administrators=[{"localpart": "Dora Maar"}])
     assert bad.status != 0
     assert not bad.changed, bad.output
-    assert "encryption_gate_administrators: Dora Maar" in bad.told
+    assert 'encryption_gate_administrators: "Dora Maar" is no localpart' in bad.told
 
 
 def test_closed_is_closed_and_opens_again(server: Server) -> None:
@@ -210,6 +218,43 @@ def test_killed_and_run_again(server: Server) -> None:
     assert server.attested()["registration"] == "closed"
     passed(server, server.gate())
     assert rooms_of_the_gate(server) == "0"
+
+
+def test_registration_that_somebody_edits_is_put_right_in_one_run(server: Server) -> None:
+    """Read by Synapse, or not yet, or gone; what was written is kept."""
+    path = f"{CONFIG}/synapse/registration.yaml"
+    sound = server.inside("cat", path)
+    # Synapse would not start with a door that asks for no token.
+    by_hand = sound.replace("enable_registration: true", "enable_registration: false # by hand")
+    assert by_hand != sound
+    for restarts in (True, False):
+        server.write(path, by_hand)
+        if restarts:
+            server.restart()
+        run = server.gate()
+        passed(server, run)
+        assert f"{path} was edited by hand" in run.told
+        kept = re.findall(rf"{CONFIG}/registration\.\S+\.yaml", run.told)[0]
+        assert server.inside("cat", kept) == by_hand
+        assert server.inside("cat", path) == sound
+        assert server.inside("stat", "-c", "%a %U", path, kept).split() == ["600", "matrix-atelier", "600", "root"]
+        server.inside("rm", kept)
+    server.inside("rm", path)
+    run = server.gate()
+    passed(server, run)
+    assert f"{path} was gone" in run.told
+    assert not server.gate().changed
+
+
+def test_a_process_that_has_not_read_what_is_on_disk_is_not_attested(server: Server) -> None:
+    """A run was killed between the file and the restart: what it declared would be attested, and not be in force."""
+    before = server.attested()["invocation_id"]
+    server.inside("touch", f"{CONFIG}/log.yaml")
+    run = server.gate()
+    passed(server, run)
+    assert f"had not read {CONFIG}/log.yaml" in run.told
+    assert server.attested()["invocation_id"] not in (before, "")
+    assert not server.gate().changed
 
 
 def test_registration_tokens(server: Server) -> None:

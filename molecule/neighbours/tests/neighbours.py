@@ -4,18 +4,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import EPHEMERAL, Instance, instances
+from conftest import PROJECT, Instance, begin_playbook, instances
 from steady import Steady
-
-PROJECT = Path(__file__).parents[3]
 
 # Runs on the machine: the next step of a removal and no more, as if it had been interrupted there.
 ONE_STEP = """
@@ -26,7 +21,7 @@ from ansible_collections.cae.matrix.plugins.module_utils.removal import Names, R
 slug, low = sys.argv[1], sys.argv[1].replace("-", "_")
 names = Names(slug, f"{slug}.test", f"matrix-{slug}", f"matrix-synapse@{slug}.service", f"matrix-{low}.slice",
               f"matrix-{slug}", f"matrix_{low}", Path("/etc/matrix", slug), Path("/var/lib/matrix", slug),
-              Path("/var/backups/matrix", slug))
+              Path("/var/backups/matrix", slug), cluster=sys.argv[2])
 removal = Removal(names)
 step = next(removal.pending(removal.losses()), None) if removal.there() else None
 if step:
@@ -56,7 +51,8 @@ def atelier() -> Instance:
 @pytest.fixture
 def as_declared(atelier: Instance) -> Instance:
     """With nothing that a test before has changed in its configuration."""
-    if "retention" in atelier.run("cat", "/etc/matrix/atelier/synapse/homeserver.yaml"):
+    homeserver = atelier.run("cat", "/etc/matrix/atelier/synapse/homeserver.yaml")
+    if "retention" in homeserver or "max_upload_size: 50M" not in homeserver:
         done(play(atelier))
     return atelier
 
@@ -96,17 +92,7 @@ class Run:
 
 
 def begin(instance: Instance, *arguments: str, **variables: Any) -> Run:
-    command = ["ansible-playbook", "-i", str(EPHEMERAL / "inventory"), "--limit", instance.slug, *arguments]
-    command += [str(PROJECT / "playbooks/cooperative.yml"), "-e", json.dumps(variables)]
-    environment = os.environ | {
-        "ANSIBLE_CONFIG": str(EPHEMERAL / "ansible.cfg"),
-        "ANSIBLE_NOCOLOR": "1",
-        "ANSIBLE_FORCE_COLOR": "0",
-    }
-    pipe = subprocess.PIPE
-    return Run(
-        subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=pipe, stderr=subprocess.STDOUT, text=True)
-    )
+    return Run(begin_playbook("playbooks/cooperative.yml", "--limit", instance.slug, *arguments, **variables))
 
 
 def play(instance: Instance, *arguments: str, **variables: Any) -> tuple[int, str]:
@@ -124,11 +110,12 @@ def bring_one_step(instance: Instance) -> None:
     """Put what a removal is made of on the machine, outside of Ansible."""
     target = "/root/removal/ansible_collections/cae/matrix/plugins/module_utils"
     instance.run("mkdir", "-p", target)
-    for name in ("removal.py", "document_set.py"):
+    for name in ("removal.py", "document_set.py", "run_log.py"):
         source = str(PROJECT / "plugins/module_utils" / name)
         subprocess.run(["docker", "cp", source, f"{instance.container}:{target}/{name}"], check=True)
 
 
 def one_step(instance: Instance) -> str:
     """What the next step of the removal was, or nothing when there is none."""
-    return instance.run("python3", "-c", ONE_STEP, instance.slug).strip()
+    cluster = "/".join(instance.run("pg_lsclusters", "--no-header").split()[:2])
+    return instance.run("python3", "-c", ONE_STEP, instance.slug, cluster).strip()

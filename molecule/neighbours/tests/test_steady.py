@@ -68,12 +68,67 @@ def test_wrong_values_are_refused_by_name(atelier: Instance) -> None:
         "synapse_memory_max": "2 GB",
         "synapse_cpu_quota": "1.5",
         "synapse_cpu_weight": "much",
-        "synapse_tasks_max": 1,
+        "synapse_tasks_max": "1",
     }
     status, said = play(atelier, **wrong)
     assert status != 0
     for variable in wrong:
         assert f"{variable}: " in said
+    assert "changed=0 " in said
+
+
+# A file that Synapse may not write, in its unit: what the rehearsal reads is in order, and Synapse does not start.
+UNWRITABLE = """
+version: 1
+formatters: {plain: {format: "%(message)s"}}
+handlers: {file: {class: logging.FileHandler, filename: /srv/journal.log, formatter: plain}}
+root: {level: INFO, handlers: [file]}
+"""
+
+
+def test_a_configuration_that_synapse_does_not_start_with_is_put_back(atelier: Instance, unseen: Steady) -> None:
+    homeserver = f"/etc/matrix/{atelier.slug}/synapse/homeserver.yaml"
+    before = atelier.run("cat", homeserver)
+    atelier.run("sh", "-c", f"printf %s '{UNWRITABLE}' > /srv/journal.yaml")
+    status, said = play(atelier, synapse_extra_config={"log_config": "/srv/journal.yaml"})
+    assert status != 0
+    assert "Read-only file system: '/srv/journal.log'" in said
+    assert "The previous configuration was put back" in said
+    assert atelier.run("cat", homeserver) == before
+    assert Api(atelier).request("GET", "/_matrix/client/versions").status_code == 200
+
+
+def test_a_module_that_cannot_be_imported_changes_nothing(atelier: Instance, unseen: Steady) -> None:
+    before = main_pid(atelier)
+    modules = {"modules": [{"module": "ldap_auth_provider.LdapAuthProviderModule", "config": {}}]}
+    for flags in (["--check"], []):
+        status, said = play(atelier, *flags, synapse_extra_config=modules)
+        assert status != 0
+        assert "ldap_auth_provider.LdapAuthProviderModule cannot be imported" in " ".join(said.split())
+        assert "synapse_extra_requirements" in said
+        assert "changed=0 " in said
+    assert main_pid(atelier) == before
+
+
+SITES = {
+    "sites-enabled/zzz.conf": "server { listen 80; server_name www.other.test\n  matrix.atelier.test; }",
+    "conf.d/other.conf": "server { listen 80; server_name .ATELIER.test; }",
+}
+
+
+def test_a_website_of_somebody_else_is_refused_and_stays(atelier: Instance, unseen: Steady) -> None:
+    for name, site in SITES.items():
+        atelier.run("sh", "-c", f"printf '{site}' > /etc/nginx/{name}")
+    status, said = play(atelier)
+    atelier.run("sh", "-c", "cd /etc/nginx && rm " + " ".join(SITES))
+    assert status != 0
+    # As YAML has it.
+    found = " ".join(said.split()).replace("''", "'")
+    assert (
+        "/etc/nginx/sites-enabled/zzz.conf:1: another site of this machine's nginx serves matrix.atelier.test" in found
+    )
+    assert "/etc/nginx/conf.d/other.conf:1: another site of this machine's nginx serves atelier.test: set" in found
+    assert "reverse_proxy_well_known: elsewhere" in found
     assert "changed=0 " in said
 
 

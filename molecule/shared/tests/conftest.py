@@ -28,6 +28,7 @@ from ansible_collections.cae.matrix.tests.patience import SETTLE, START, patient
 from testinfra.host import Host
 
 EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+PROJECT = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
 
 # Nobody's address: each machine sends a packet there, so that a count of none means something.
 NOBODY = ("192.0.2.1", 9)
@@ -54,6 +55,27 @@ connection.request(sys.argv[1], sys.argv[2], body, {{"Authorization": "Bearer " 
 answer = connection.getresponse()
 print(json.dumps([answer.status, json.loads(answer.read() or b"null")]))
 """
+
+
+def begin_playbook(playbook: str | Path, /, *arguments: str, **variables: Any) -> subprocess.Popen[str]:
+    """A run on the scenario's inventory, as an ops team does it, with variables on the command line; not its end."""
+    command = ["ansible-playbook", "-i", str(EPHEMERAL / "inventory"), *arguments, str(PROJECT / playbook)]
+    environment = {"ANSIBLE_CONFIG": str(EPHEMERAL / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
+    return subprocess.Popen(
+        [*command, "-e", json.dumps(variables)],
+        cwd=PROJECT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run_playbook(playbook: str | Path, /, *arguments: str, **variables: Any) -> tuple[int, str]:
+    """The same until its end: its status, and what it said."""
+    process = begin_playbook(playbook, *arguments, **variables)
+    said, _ = process.communicate()
+    return process.returncode, said
 
 
 @dataclass

@@ -15,9 +15,7 @@ from conftest import Api, Instance, newcomers
 BROWSER = Path(__file__).resolve().parents[3] / "tests/browser"
 
 
-def test_a_person_logs_in_with_a_browser(
-    instance: Instance, api: Api, registration_token: str, tmp_path: Path
-) -> None:
+def test_a_person_logs_in_with_a_browser(instance: Instance, api: Api, registration_token: str, tmp_path: Path) -> None:
     # Nothing that other tests did is in their way.
     people = newcomers(api, registration_token)
     summary = {

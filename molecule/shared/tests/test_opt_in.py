@@ -65,7 +65,9 @@ def test_a_choice_made_in_the_cooperatives_own_element_is_kept(
     instance: Instance, api: Api, people: list[Person]
 ) -> None:
     if not instance.serves_element:
-        assert not is_encrypted(api, people[0], make_room(api, people[0], {"Origin": f"https://chat.{instance.domain}"}))
+        assert not is_encrypted(
+            api, people[0], make_room(api, people[0], {"Origin": f"https://chat.{instance.domain}"})
+        )
         return
     room = make_room(api, people[0], {"Origin": f"https://{instance.element_hostname}"})
     assert is_encrypted(api, people[0], room)

@@ -136,6 +136,8 @@ def test_http_leads_to_https(instance: Instance) -> None:
         ("/", 200, "no-cache"),
         ("/index.html", 200, "no-cache"),
         ("/config.json", 200, "no-cache"),
+        ("/mobile_guide/", 200, "no-cache"),
+        ("/manifest.json", 200, "no-cache"),
         ("/no-such-page", 404, "no-cache"),
         ("/bundles/0123456789abcdef/no-such-file.js", 404, "no-cache"),
     ],
@@ -161,6 +163,16 @@ def test_elements_configuration_by_hostname(instance: Instance) -> None:
     named = get(instance, instance.element_hostname, f"/config.{instance.element_hostname}.json")
     assert named.status == 200
     assert json.loads(plain.body) == json.loads(named.body)
+
+
+@pytest.mark.parametrize("path", ["/mobile_guide/", "/mobile_guide/index.html", "/mobile_guide/assets/x.svg?y"])
+def test_telephones_get_the_cooperatives_page(instance: Instance, path: str) -> None:
+    answer = get(instance, instance.element_hostname, path)
+    assert answer.status == 200
+    assert answer.headers["content-type"].startswith("text/html")
+    page = answer.body.decode()
+    assert instance.domain in page
+    assert "la messagerie sur un téléphone" in page
 
 
 def test_the_chat_name_is_not_the_homeserver(instance: Instance) -> None:

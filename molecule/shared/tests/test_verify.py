@@ -47,7 +47,10 @@ def test_nothing_fails_from_outside(report: dict[str, Any], instance: Instance) 
     unusual.pop("element", None)
     if unusual.get("registration", {}).get("seen", "").startswith("429"):
         del unusual["registration"]
+    # How full the disk of whoever tests is, is theirs to know.
+    unusual = {name: check for name, check in unusual.items() if not name.startswith("disk.")}
     assert unusual == {}
+    assert {"nginx.connections", "disk./var/lib/matrix"} <= {check["id"] for check in seen["checks"]}
 
 
 def test_the_signing_keys_were_looked_at(report: dict[str, Any], instance: Instance) -> None:
