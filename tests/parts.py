@@ -41,6 +41,17 @@ PER_CORE = ("unit", "synapse")
 UNIT = {"ANSIBLE_INJECT_FACT_VARS": "0", "PYTHONPATH": str(ROOT / ".ansible" / "collections")}
 """What unit tests find in their environment."""
 
+LATE = 4
+"""How many budgets a part may take before it is ended: a part that waits forever must not take the others' results."""
+LATE_LEAST = 600.0
+"""Seconds that each may take, however small its budget."""
+GRACE = 120.0
+"""Seconds that a part which is ended has to remove its containers."""
+SET_UP_LIMIT = 1800.0
+"""Seconds that a step of the set-up may take: the images are made in one."""
+HUNG = -1000
+"""The exit status of what was ended."""
+
 SET_UP = "tests/setup"
 SETUP = ("venv-2.19", "venv-2.21", "services", "collection", "venv-synapse", "browser", "prepared")
 """Its steps, in their order: each may need those before it."""
@@ -69,6 +80,12 @@ class Part:
     @property
     def label(self) -> str:
         return f"{self.name} {self.pair}".strip()
+
+    @property
+    def limit(self) -> float:
+        """Seconds after which it is taken for hung."""
+        patience = max(1.0, float(os.environ.get("MATRIX_TEST_PATIENCE") or 1))
+        return max(LATE_LEAST, LATE * self.budget) * patience
 
     @property
     def needs(self) -> str:
@@ -368,6 +385,7 @@ class Run:
         self.children: set[subprocess.Popen[bytes]] = set()
         self.stopping = False
         self.results: list[Result] = []
+        self.until = time.monotonic() + float(os.environ.get("MATRIX_TEST_LIMIT") or "inf")
 
     def all(self) -> list[Result]:
         workers = [threading.Thread(target=self.work, daemon=True) for _ in range(self.places)]
@@ -423,7 +441,7 @@ class Run:
         step = self.setup[0]
         begin = time.monotonic()
         with (REPORTS / "setup.log").open("ab") as log:
-            good = self.call([SET_UP, step], lambda line: log.write(line)) == 0
+            good = self.call([SET_UP, step], lambda line: log.write(line), SET_UP_LIMIT) == 0
         took = time.monotonic() - begin
         if took > 1 or not good:
             print(f"==> set-up, {step}: {took:.0f} s{'' if good else ', failed'}", flush=True)
@@ -442,21 +460,28 @@ class Run:
         for kind in ("journal", "outside"):
             (REPORTS / f"{part.id}.{kind}").unlink(missing_ok=True)
         begin = time.monotonic()
+        limit = min(part.limit, self.until - begin)
         if part.needs not in self.ready:
             part.log.write_bytes((REPORTS / "setup.log").read_bytes())
+            code = 1
+        elif limit <= 0:
+            part.log.write_text("not begun: the time of the whole run was over (MATRIX_TEST_LIMIT)\n")
             code = 1
         else:
             print(f"==> {part.label} begins", flush=True)
             with part.log.open("wb") as log:
-                code = self.call(part.command(), functools.partial(self.keep, log), part.environment())
+                keep = functools.partial(self.keep, log)
+                code = self.call(part.command(), keep, limit, part.environment())
         if self.stopping:
             return
         said = part.log.read_text(encoding="utf-8", errors="replace")
         cases = read_junit(part.junit)
         outcome = "passed" if code == 0 else "failed"
-        result = Result(
-            part, outcome, time.monotonic() - begin, cases, [] if code == 0 else causes(said, cases, part.home)
-        )
+        why = causes(said, cases, part.home) if code else []
+        if code == HUNG:
+            of = f"{LATE} times its budget" if limit == part.limit else "the time of the whole run"
+            why = [f"ended after {limit:.0f} s, {of}; the last that it said:", *why]
+        result = Result(part, outcome, time.monotonic() - begin, cases, why)
         with self.changed:
             self.results.append(result)
             if not self.alone:
@@ -469,7 +494,14 @@ class Run:
             sys.stdout.buffer.write(line)
             sys.stdout.flush()
 
-    def call(self, command: list[str], line: Callable[[bytes], Any], environment: dict[str, str] | None = None) -> int:
+    def call(
+        self,
+        command: list[str],
+        line: Callable[[bytes], Any],
+        limit: float,
+        environment: dict[str, str] | None = None,
+    ) -> int:
+        """The exit status of a program, each of whose lines is passed on; HUNG if it had to be ended."""
         child = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -480,12 +512,29 @@ class Run:
             start_new_session=True,
         )
         self.children.add(child)
-        assert child.stdout
-        for each in child.stdout:
-            line(each)
-        code = child.wait()
+        # Not until the output ends: what a part leaves running may hold it open for good.
+        reader = threading.Thread(target=self.pass_on, args=(child, line), daemon=True)
+        reader.start()
+        try:
+            code = child.wait(limit)
+        except subprocess.TimeoutExpired:
+            code = HUNG
+            for how in (signal.SIGTERM, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                    os.killpg(child.pid, how)
+                    child.wait(GRACE)
+                    break
+        reader.join(5)
         self.children.discard(child)
         return code
+
+    @staticmethod
+    def pass_on(child: subprocess.Popen[bytes], line: Callable[[bytes], Any]) -> None:
+        assert child.stdout
+        # The file that it goes to is closed once the part is over.
+        with contextlib.suppress(ValueError):
+            for each in child.stdout:
+                line(each)
 
 
 def main(words: Sequence[str], cross: bool = False) -> bool:

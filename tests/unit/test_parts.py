@@ -13,7 +13,7 @@ import sys
 import pytest
 from ansible_collections.cae.matrix.tests import parts
 from ansible_collections.cae.matrix.tests.parts import Case, Part, Result, Wrong
-from ansible_collections.cae.matrix.tests.patience import START, eventually
+from ansible_collections.cae.matrix.tests.patience import START, eventually, patient
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGE = """# Testing
@@ -241,10 +241,12 @@ parts.SET_UP = str(here / "setup")
 class Program(parts.Part):
     id = property(lambda part: part.name)
     needs = property(lambda part: "hard" if part.name == "needy" else "easy")
+    limit = property(lambda part: 2 if part.name == "hung" else 600)
     def command(self): return ["sh", str(here / self.name)]
     def environment(self): return {{}}
 results = parts.Run([Program(name, "", budget) for name, budget in {wanted!r}], 2).all()
 print(*sorted(f"{{result.part.name}}={{result.outcome}}" for result in results))
+print(*(cause for result in results for cause in result.causes if result.part.name == "hung"))
 """
 
 
@@ -260,7 +262,7 @@ def runner(here: pathlib.Path, *names: str, **scripts: str) -> subprocess.Popen[
 
 def test_one_that_fails_stops_no_other(tmp_path: pathlib.Path) -> None:
     said, _ = runner(tmp_path, "one", "two", "three", one="exit 3", two="true", three="echo done").communicate()
-    assert said.splitlines()[-1] == "one=failed three=passed two=passed"
+    assert said.splitlines()[-2] == "one=failed three=passed two=passed"
     assert (tmp_path / "three.log").read_text() == "done\n"
 
 
@@ -271,7 +273,7 @@ def test_parts_begin_while_the_set_up_of_others_goes_on_and_fail_with_it(tmp_pat
         "quick": f"touch {tmp_path}/seen",
     }
     said, _ = runner(tmp_path, "needy", "quick", needy="true", **scripts).communicate()
-    assert said.splitlines()[-1] == "needy=failed quick=passed"
+    assert said.splitlines()[-2] == "needy=failed quick=passed"
     assert "no room" in (tmp_path / "needy.log").read_text()
 
 
@@ -283,3 +285,31 @@ def test_a_signal_ends_the_parts_in_their_own_way(tmp_path: pathlib.Path) -> Non
     running.communicate()
     assert running.returncode != 0
     assert (tmp_path / "removed").exists()
+
+
+def test_a_part_that_waits_forever_is_ended_and_the_others_go_on(tmp_path: pathlib.Path) -> None:
+    hung = f"trap 'touch {tmp_path}/removed; exit 0' TERM; echo the last words; while :; do sleep 0.05; done"
+    said, _ = runner(tmp_path, "hung", "next", hung=hung, next="true").communicate()
+    assert said.splitlines()[-2] == "hung=failed next=passed"
+    assert "ended after 2 s" in said.splitlines()[-1] and "the last words" in said.splitlines()[-1]
+    assert (tmp_path / "removed").exists()
+
+
+def test_a_run_whose_time_is_over_says_which_parts_it_did_not_begin(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MATRIX_TEST_LIMIT", "1.5")
+    hung = "while :; do sleep 0.05; done"
+    said, _ = runner(tmp_path, "one", "two", "late", one=hung, two=hung, late="true").communicate()
+    assert said.splitlines()[-2] == "late=failed one=failed two=failed"
+    assert "not begun" in (tmp_path / "late.log").read_text()
+
+
+def test_what_a_part_leaves_running_does_not_hold_up_the_run(tmp_path: pathlib.Path) -> None:
+    # It has its output, in a session of its own: to wait for the end of that output is to wait for it.
+    left = f"setsid sh -c 'echo $$ > {tmp_path}/left; exec sleep 600' & until [ -s {tmp_path}/left ]; do sleep 0.05; done"
+    try:
+        said, _ = runner(tmp_path, "leaves", leaves=left).communicate(timeout=patient(START))
+    finally:
+        os.kill(int((tmp_path / "left").read_text()), signal.SIGKILL)
+    assert said.splitlines()[-2] == "leaves=passed"
