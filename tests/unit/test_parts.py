@@ -291,7 +291,8 @@ def test_a_part_that_waits_forever_is_ended_and_the_others_go_on(tmp_path: pathl
     hung = f"trap 'touch {tmp_path}/removed; exit 0' TERM; echo the last words; while :; do sleep 0.05; done"
     said, _ = runner(tmp_path, "hung", "next", hung=hung, next="true").communicate()
     assert said.splitlines()[-2] == "hung=failed next=passed"
-    assert "ended after 2 s" in said.splitlines()[-1] and "the last words" in said.splitlines()[-1]
+    assert "ended after 2 s" in said.splitlines()[-1]
+    assert "the last words" in said.splitlines()[-1]
     assert (tmp_path / "removed").exists()
 
 
@@ -307,7 +308,8 @@ def test_a_run_whose_time_is_over_says_which_parts_it_did_not_begin(
 
 def test_what_a_part_leaves_running_does_not_hold_up_the_run(tmp_path: pathlib.Path) -> None:
     # It has its output, in a session of its own: to wait for the end of that output is to wait for it.
-    left = f"setsid sh -c 'echo $$ > {tmp_path}/left; exec sleep 600' & until [ -s {tmp_path}/left ]; do sleep 0.05; done"
+    begun = f"until [ -s {tmp_path}/left ]; do sleep 0.05; done"
+    left = f"setsid sh -c 'echo $$ > {tmp_path}/left; exec sleep 600' & {begun}"
     try:
         said, _ = runner(tmp_path, "leaves", leaves=left).communicate(timeout=patient(START))
     finally:

@@ -41,7 +41,7 @@ def jwt_login(server: Server, localpart: str) -> int:
 
 
 def test_nothing_changed_nothing_done(server: Server) -> None:
-    """Through the role; of a whole run, test_unchanged of scenario `default` says it."""
+    """Through the role; of a whole run, test_a_second_run of scenario `default` says it."""
     before = server.attestation()
     run = server.gate()
     assert run.status == 0, run.output

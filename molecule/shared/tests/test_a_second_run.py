@@ -1,6 +1,6 @@
 # Copyright: cae.matrix contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A run with nothing to do does nothing, and costs what it did."""
+"""A run with nothing to do does nothing, and costs what it did. Its name puts it first: others restart what is proven."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conftest import run_playbook
 KNOWN = Path(__file__).with_name("tasks.txt")
 
 
-def test_a_run_that_changes_nothing_has_the_tasks_it_had() -> None:
+def test_it_changes_nothing_and_has_the_tasks_it_had() -> None:
     """Each is a fork and a round trip in every run of everybody."""
     status, said = run_playbook("playbooks/cooperative.yml")
     assert status == 0, said
