@@ -1,6 +1,6 @@
 # Copyright: cae.matrix contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""A run with nothing to do does nothing, and costs what it did. Its name puts it first: others restart what is proven."""
+"""A run with nothing to do does nothing, and costs what it did; first by its name, since others restart servers."""
 
 from __future__ import annotations
 
