@@ -23,6 +23,19 @@ TRUE = ("yes", "on", "true", "1")
 FALSE = ("no", "off", "false", "0")
 # Types that every reader converts itself (`| bool`), for values of the command line: nothing else can replace these.
 CONVERTED_WHERE_READ = ("bool", "int", "float")
+# What names of variables begin with, longer ones before what they begin with themselves.
+PREFIXES = (
+    "element_web_",
+    "element_",
+    "encryption_gate_",
+    "federation_",
+    "machine_",
+    "matrix_",
+    "postgresql_",
+    "reverse_proxy_",
+    "rooms_",
+    "synapse_",
+)
 SPELLED = {"str": "text", "path": "a path", "bool": "true or false", "int": "a whole number", "float": "a number"}
 
 
@@ -216,13 +229,39 @@ def _how(where: str, shape: str) -> str:
     return f"write it as YAML, or -e '{{\"{where}\": {shape}}}' on the command line"
 
 
+def shape_problems(given: Mapping[str, Any], base: Mapping[str, Any], where: str) -> list[str]:
+    """What is merged over a dict or a list of ours and is none, each with its place and the mend.
+
+    >>> shape_problems({"database": "x", "report_stats": True}, {"database": {}, "report_stats": False}, "extra")
+    ['extra.database: is text, a dict is needed: write {…}']
+    """
+    found: list[str] = []
+    for key, value in given.items():
+        ours, place = base.get(key), f"{where}.{key}"
+        if isinstance(ours, Mapping) and isinstance(value, Mapping):
+            found += shape_problems(value, ours, place)
+        elif isinstance(ours, Mapping) or (_is_list(ours) and not _is_list(value)):
+            shape, written = ("a dict", "{…}") if isinstance(ours, Mapping) else ("a list", "[…]")
+            if value is None:
+                found.append(f"{place}: has no value: write {written}, or delete the line")
+            else:
+                found.append(f"{place}: is {_what(value)}, {shape} is needed: write {written}")
+    return found
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Collection) and not isinstance(value, (str, bytes, Mapping))
+
+
 # --- names that look like a typing error ---------------------------------------------------------------------------
 
 
 def misspellings(names: Iterable[str], options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Names that are no option and look like one, each with the option that is meant."""
     for name in sorted(names):
-        if name not in options and not name.startswith("_") and (meant := nearest(name, options)):
+        if name in options or name.startswith("_"):
+            continue
+        if meant := nearest(name, options) or of_another_role(name, options):
             yield name, meant
 
 
@@ -239,6 +278,18 @@ def nearest(name: str, options: Iterable[str]) -> str | None:
         if abs(len(option) - len(name)) <= allowed and (slips := _slips(name.lower(), option, allowed)) <= allowed
     ]
     return min(near)[1] if near else None
+
+
+def of_another_role(name: str, options: Iterable[str]) -> str | None:
+    """The option that is called so but for the role in front, and has two words at least after that.
+
+    >>> of_another_role("synapse_max_upload_size", ["matrix_max_upload_size"])
+    'matrix_max_upload_size'
+    """
+    rests = [name.removeprefix(prefix) for prefix in PREFIXES if name.startswith(prefix)]
+    rests = [rest for rest in rests if "_" in rest]
+    others = {prefix + rest for rest in rests for prefix in ("", *PREFIXES)}
+    return min(others.intersection(options), default=None)
 
 
 def _slips(one: str, other: str, allowed: int) -> int:

@@ -13,7 +13,13 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.cae.matrix.plugins.module_utils.variables import check, misspellings, nearest, read_options
+from ansible_collections.cae.matrix.plugins.module_utils.variables import (
+    check,
+    misspellings,
+    nearest,
+    read_options,
+    shape_problems,
+)
 from ansible_collections.cae.matrix.tests.unit.programs import ansible_playbook
 from hypothesis import given
 from hypothesis import strategies as st
@@ -178,6 +184,12 @@ class TestMisspellings:
             ("matrix_domian", "matrix_domain"),
             ("element_hostnam", "element_hostname"),
             ("encryption_gate_administrator", ACCOUNTS),
+            # Another role's in front, or one too many.
+            ("synapse_max_upload_size", "matrix_max_upload_size"),
+            ("element_web_turn_uris", "synapse_turn_uris"),
+            ("matrix_admin_contact", "synapse_admin_contact"),
+            ("matrix_element_hostname", "element_hostname"),
+            ("synapse_postgresql_ca_file", "postgresql_ca_file"),
         ],
     )
     def test_are_refused(self, name: str, meant: str) -> None:
@@ -192,7 +204,10 @@ class TestMisspellings:
         (problem,) = check({}, OPTIONS, names=["matrix_domian"], required=["matrix_domain"]).problems
         assert "write matrix_domain" in problem
 
-    @pytest.mark.parametrize("name", ["_matrix_domian", "vault_domain", "domain", "matrix_host", "synapse_token", "x"])
+    @pytest.mark.parametrize(
+        "name",
+        ["_matrix_domian", "vault_domain", "domain", "matrix_host", "synapse_token", "postgresql_version", "x"],
+    )
     def test_variables_of_others_are_not(self, name: str) -> None:
         assert nearest(name, OPTIONS) is None or name.startswith("_")
         assert check({}, OPTIONS, names=[name]).problems == []
@@ -204,6 +219,43 @@ class TestMisspellings:
         names = {name for path in places for name in re.findall(r"(?m)^[\s-]*([a-z]\w*):", path.read_text("utf-8"))}
         assert len(names) > 200
         assert list(misspellings(names, OPTIONS)) == []
+
+
+BASE = {"database": {"name": "psycopg2", "args": {"host": "x"}}, "modules": [], "report_stats": False}
+
+
+class TestShapes:
+    @pytest.mark.parametrize(
+        ("given", "problem"),
+        [
+            ({"database": "sqlite"}, "extra.database: is text, a dict is needed: write {…}"),
+            ({"database": ["sqlite"]}, "extra.database: is a list, a dict is needed: write {…}"),
+            ({"database": {"args": 5}}, "extra.database.args: is a number, a dict is needed: write {…}"),
+            ({"database": None}, "extra.database: has no value: write {…}, or delete the line"),
+            ({"modules": {"module": "x.Y"}}, "extra.modules: is a dict, a list is needed: write […]"),
+            ({"modules": "x.Y"}, "extra.modules: is text, a list is needed: write […]"),
+            ({"modules": None}, "extra.modules: has no value: write […], or delete the line"),
+        ],
+    )
+    def test_what_would_break_one_is_named_with_its_place(self, given: dict[str, Any], problem: str) -> None:
+        assert shape_problems(given, BASE, "extra") == [problem]
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {},
+            {"database": {"name": "sqlite3", "args": {"host": None}, "more": []}},
+            {"modules": [{"module": "x.Y"}]},
+            {"report_stats": None},
+            {"ours_has_no_such": {"x": 1}},
+        ],
+    )
+    def test_the_rest_is_for_the_program_to_judge(self, given: dict[str, Any]) -> None:
+        assert shape_problems(given, BASE, "extra") == []
+
+    def test_no_value_is_shown(self) -> None:
+        (problem,) = shape_problems({"modules": {"module": "hunter2"}}, BASE, "extra")
+        assert "hunter2" not in problem
 
 
 def test_every_option_of_every_role_is_known() -> None:

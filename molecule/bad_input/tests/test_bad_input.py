@@ -107,6 +107,30 @@ CASES = {
                 {"encryption_gate_administrators": [{"localprt": "jo"}]},
             ),
             Case("element_web_country_code: .* put it in quotes", {"element_web_country_code": False}),
+            # Another role's, which would be read by nobody.
+            Case("synapse_max_upload_size: .* write matrix_max_upload_size", {"synapse_max_upload_size": "20M"}),
+        ],
+    ),
+    # What takes the place of ours in homeserver.yaml and cannot.
+    **numbered(
+        "shape",
+        [
+            Case(
+                r"synapse_extra_config\.database: is text, a dict is needed",
+                {"synapse_extra_config": {"database": "x"}},
+            ),
+            Case(
+                r"synapse_extra_config\.modules: is a dict, a list is needed",
+                {"synapse_extra_config": {"modules": {"module": "x.Y"}}},
+            ),
+            Case(
+                r"synapse_secret_config\.turn_uris: is text, a list is needed",
+                {"synapse_secret_config": {"turn_uris": "turn:turn.atelier.test"}},
+            ),
+            Case(
+                r"synapse_extra_config\.listeners: .* write it beside yours",
+                {"synapse_extra_config": {"listeners": [{"type": "metrics", "port": 9100}]}},
+            ),
         ],
     ),
     **numbered(
