@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from ansible_collections.cae.matrix.tests.patience import SETTLE, patient
 
 ROOT = Path(__file__).resolve().parents[2]
 # Of the environment that runs the tests, whether it is activated or not.
@@ -43,4 +44,5 @@ def ansible_playbook(
         capture_output=True,
         text=True,
         check=False,
+        timeout=patient(SETTLE),
     )

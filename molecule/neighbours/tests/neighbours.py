@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from conftest import PROJECT, Instance, begin_playbook, instances
+from conftest import PROJECT, Instance, begin_playbook, finish_playbook, instances
 from steady import Steady
 
 # Runs on the machine: the next step of a removal and no more, as if it had been interrupted there.
@@ -87,8 +87,7 @@ class Run:
 
     def finish(self) -> tuple[int, str]:
         """Its status, and what it said."""
-        said, _ = self.process.communicate()
-        return self.process.returncode, said
+        return finish_playbook(self.process)
 
 
 def begin(instance: Instance, *arguments: str, **variables: Any) -> Run:

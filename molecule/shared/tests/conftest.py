@@ -73,8 +73,16 @@ def begin_playbook(playbook: str | Path, /, *arguments: str, **variables: Any) -
 
 def run_playbook(playbook: str | Path, /, *arguments: str, **variables: Any) -> tuple[int, str]:
     """The same until its end: its status, and what it said."""
-    process = begin_playbook(playbook, *arguments, **variables)
-    said, _ = process.communicate()
+    return finish_playbook(begin_playbook(playbook, *arguments, **variables))
+
+
+def finish_playbook(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Of one that was begun. Several instances at once take longer than one: what takes this long hangs."""
+    try:
+        said, _ = process.communicate(timeout=patient(3 * SETTLE))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
     return process.returncode, said
 
 
