@@ -54,10 +54,11 @@ def read_options(roles: Path) -> dict[str, dict[str, Any]]:
 
 @dataclass
 class Checked:
-    """What is wrong, each with its variable and what to do; and the values that had to be converted."""
+    """What is wrong, each with its variable and what to do; the values that had to be converted; whose are refused."""
 
     problems: list[str] = field(default_factory=list)
     converted: dict[str, Any] = field(default_factory=dict)
+    wrong: set[str] = field(default_factory=set)
 
 
 def check(
@@ -81,7 +82,7 @@ def check(
 
     >>> spec = {"a": {"type": "bool"}, "b": {"type": "int"}}
     >>> check({"a": "no", "b": "five"}, spec)
-    Checked(problems=['b: "five" is no whole number: write one'], converted={'a': False})
+    Checked(problems=['b: "five" is no whole number: write one'], converted={'a': False}, wrong={'b'})
     """
     checked = Checked()
     misspelt = dict(misspellings(set(names) - set(own), options))
@@ -100,6 +101,8 @@ def check(
         walk = _Walk(name in command_line)
         converted = walk.value(name, value, option)
         checked.problems += walk.problems
+        if walk.problems:
+            checked.wrong.add(name)
         read_converted = name in command_line and option["type"] in CONVERTED_WHERE_READ
         if converted is not value and not walk.problems and not read_converted:
             checked.converted[name] = converted

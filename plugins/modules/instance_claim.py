@@ -67,6 +67,15 @@ options:
     type: list
     elements: str
     default: []
+  packages:
+    description: Debian's packages that the roles need. Which of them are installed is in the facts.
+    type: list
+    elements: str
+    default: []
+  dpkg_status:
+    description: The file in which dpkg keeps what is installed.
+    type: path
+    default: /var/lib/dpkg/status
   markers_dir:
     description: Where the directories of the instances are.
     type: path
@@ -138,6 +147,12 @@ ansible_facts:
         queue: 4096
         run: 3fa2c1
         apt_lists: true
+        packages: [ca-certificates, nginx]
+        account:
+          home: /var/lib/matrix/atelier
+          shell: /usr/sbin/nologin
+          comment: Matrix instance atelier
+          group: [www-data]
       contains:
         debian:
           description: The major version of Debian.
@@ -181,15 +196,24 @@ ansible_facts:
         run:
           description: What the log of runs calls this one; empty if nothing was logged.
           type: str
+        packages:
+          description: Which of the packages that were asked for are installed.
+          type: list
+          elements: str
+        account:
+          description: The instance's user, and who else is in its group; empty where they are not there.
+          type: dict
         apt_lists:
           description: Whether apt has lists of packages, which a fresh image has not.
           type: bool
 """
 
+import grp
 import json
+import pwd
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -333,6 +357,30 @@ def begin(module: AnsibleModule) -> str:
     return run
 
 
+def installed(names: Iterable[str], status: Path) -> list[str]:
+    """Those of the packages that are installed, completely."""
+    try:
+        text = status.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    complete = {
+        line.partition(" ")[2]
+        for entry in text.split("\n\n")
+        if "\nStatus: install ok installed\n" in entry
+        for line in entry.splitlines()[:1]
+    }
+    return sorted(complete.intersection(names))
+
+
+def account(name: str) -> dict[str, Any]:
+    """What the machine's user and group of that name are; empty where one of them is not there."""
+    try:
+        user, group = pwd.getpwnam(name), grp.getgrnam(name)
+    except KeyError:
+        return {}
+    return {"home": user.pw_dir, "shell": user.pw_shell, "comment": user.pw_gecos, "group": sorted(group.gr_mem)}
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -346,6 +394,8 @@ def main() -> None:
             "postgresql_cluster": {"type": "str", "default": ""},
             "expected": {"type": "list", "elements": "str", "default": []},
             "names": {"type": "list", "elements": "str", "default": []},
+            "packages": {"type": "list", "elements": "str", "default": []},
+            "dpkg_status": {"type": "path", "default": "/var/lib/dpkg/status"},
             "markers_dir": {"type": "path", "default": "/etc/matrix"},
             "backups_dir": {"type": "path", "default": "/var/backups/matrix"},
             "apt_lists_dir": {"type": "path", "default": "/var/lib/apt/lists"},
@@ -414,6 +464,8 @@ def main() -> None:
         "nginx_is_short": nginx is not None and not nginx.enough,
         "queue": machine_room.queue(),
         "apt_lists": any(Path(arguments["apt_lists_dir"]).glob("*_Packages*")),
+        "packages": installed(arguments["packages"], Path(arguments["dpkg_status"])),
+        "account": account(f"matrix-{arguments['instance']}"),
         "run": begin(module) if logged else arguments["run"],
     }
     if arguments["names"] and arguments["state"] == "present":

@@ -205,3 +205,57 @@ def test_memory_is_what_may_be_used(tmp_path: Path, files: dict[str, str], expec
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
     assert instance_claim.memory_mb(tmp_path) == expected
+
+
+DPKG = """\
+Package: nginx
+Status: install ok installed
+Version: 1.22.1-9
+
+Package: certbot
+Status: deinstall ok config-files
+Version: 2.1.0-4
+
+Package: openssl
+Status: install ok unpacked
+Version: 3.0.17
+
+Package: acl
+Status: install ok installed
+Version: 2.3.1-3
+"""
+
+
+def test_packages_are_there_when_dpkg_is_done_with_them(machine: Path) -> None:
+    (machine / "status").write_text(DPKG)
+    wanted = ["nginx", "certbot", "openssl", "ca-certificates", "nginx=1.22.1-9"]
+    asked = {"packages": wanted, "dpkg_status": str(machine / "status")}
+    facts = claim(machine, "nord", "nord.test", "n", **asked)["ansible_facts"]["cae_matrix_machine"]
+    # A version that is asked for is apt's to judge.
+    assert facts["packages"] == ["nginx"]
+
+
+def test_without_dpkgs_file_nothing_is_there(machine: Path) -> None:
+    asked = {"packages": ["nginx"], "dpkg_status": str(machine / "none")}
+    facts = claim(machine, "nord", "nord.test", "n", **asked)["ansible_facts"]["cae_matrix_machine"]
+    assert facts["packages"] == []
+
+
+ACCOUNT = """\
+import grp, pwd
+USERS = {"matrix-nord": pwd.struct_passwd(("matrix-nord", "x", 990, 990, "Matrix instance nord", "/home/n", "/bin/sh"))}
+GROUPS = {"matrix-nord": grp.struct_group(("matrix-nord", "x", 990, ["www-data"]))}
+pwd.getpwnam, grp.getgrnam = USERS.__getitem__, GROUPS.__getitem__
+"""
+
+
+def test_the_instances_account_is_looked_at(machine: Path) -> None:
+    facts = claim(machine, "nord", "nord.test", "n", before_all=ACCOUNT)["ansible_facts"]["cae_matrix_machine"]
+    assert facts["account"] == {
+        "home": "/home/n",
+        "shell": "/bin/sh",
+        "comment": "Matrix instance nord",
+        "group": ["www-data"],
+    }
+    facts = claim(machine, "sud", "sud.test", "s")["ansible_facts"]["cae_matrix_machine"]
+    assert facts["account"] == {}

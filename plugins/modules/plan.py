@@ -34,7 +34,7 @@ attributes:
 
 EXAMPLES = r"""
 - name: Check the variables against the argument specs of all roles
-  cae.matrix.variables:
+  cae.matrix.plan:
     required: [matrix_domain]
   register: example_variables
 """
