@@ -76,6 +76,10 @@ options:
     description: The file in which dpkg keeps what is installed.
     type: path
     default: /var/lib/dpkg/status
+  releases_dir:
+    description: Where the releases of Synapse are.
+    type: path
+    default: /opt/matrix/synapse
   markers_dir:
     description: Where the directories of the instances are.
     type: path
@@ -148,6 +152,7 @@ ansible_facts:
         run: 3fa2c1
         apt_lists: true
         packages: [ca-certificates, nginx]
+        releases: [/opt/matrix/synapse/1.156.0-0123456789ab/.built-for-debian-12]
         account:
           home: /var/lib/matrix/atelier
           shell: /usr/sbin/nologin
@@ -198,6 +203,10 @@ ansible_facts:
           type: str
         packages:
           description: Which of the packages that were asked for are installed.
+          type: list
+          elements: str
+        releases:
+          description: The markers of the releases of Synapse that were built completely, each for its Debian.
           type: list
           elements: str
         account:
@@ -396,6 +405,7 @@ def main() -> None:
             "names": {"type": "list", "elements": "str", "default": []},
             "packages": {"type": "list", "elements": "str", "default": []},
             "dpkg_status": {"type": "path", "default": "/var/lib/dpkg/status"},
+            "releases_dir": {"type": "path", "default": "/opt/matrix/synapse"},
             "markers_dir": {"type": "path", "default": "/etc/matrix"},
             "backups_dir": {"type": "path", "default": "/var/backups/matrix"},
             "apt_lists_dir": {"type": "path", "default": "/var/lib/apt/lists"},
@@ -465,6 +475,7 @@ def main() -> None:
         "queue": machine_room.queue(),
         "apt_lists": any(Path(arguments["apt_lists_dir"]).glob("*_Packages*")),
         "packages": installed(arguments["packages"], Path(arguments["dpkg_status"])),
+        "releases": sorted(map(str, Path(arguments["releases_dir"]).glob("*/.built-for-debian-*"))),
         "account": account(f"matrix-{arguments['instance']}"),
         "run": begin(module) if logged else arguments["run"],
     }
