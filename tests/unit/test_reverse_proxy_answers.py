@@ -57,7 +57,7 @@ def rendered(place: Path, upload: int, synapse: Path) -> str:
         "reverse_proxy_certificate_key_path": f"{place}/privkey.pem",
     }
     facts = {"debian": "12", "memory_mb": 4000, "instances": [], "people": 300, "nginx_is_short": False, "queue": 4096}
-    facts["web"] = {"ipv6": False, "addresses": [], "ports": {}, "site": "", "nginx": {}}
+    facts["web"] = {"ipv6": False, "addresses": [], "ports": {}, "site": "", "nginx": {"broken": ""}}
     play = {
         "hosts": "all",
         "gather_facts": False,
