@@ -7,11 +7,16 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars
 from ansible_collections.cae.matrix.plugins.module_utils.variables import Checked, check, read_options
-from ansible_collections.cae.matrix.plugins.plugin_utils.plan import ROLES, Declared, Plan, message
+from ansible_collections.cae.matrix.plugins.plugin_utils.plan import (
+    ROLES,
+    Declaration,
+    InstancePlan,
+    NotYetKnown,
+    message,
+)
 from ansible_collections.cae.matrix.plugins.plugin_utils.telling import tell
 
 
@@ -33,11 +38,11 @@ class ActionModule(ActionBase):
                 "documents": {"type": "list", "elements": "str", "default": []},
             }
         )
-        declared = Declared(self._templar, self._loader, variables)
-        plan = Plan(declared, whole=arguments["whole"])
+        declared = Declaration(self._templar, self._loader, variables)
+        plan = InstancePlan(declared, whole=arguments["whole"])
         again = bool(arguments["documents"])
         # The names that a run keeps facts under are nobody's mistakes.
-        checked = self._check(variables, () if again else variables.keys(), arguments["required"])
+        checked = self._check(declared, variables, () if again else variables.keys(), arguments["required"])
         plan.take(checked)
         if again:
             plan.with_documents(arguments["documents"])
@@ -45,8 +50,8 @@ class ActionModule(ActionBase):
             plan.without_machine()
         if plan.problems:
             return {**result, "failed": True, "msg": self._told(variables, message(plan.problems))}
-        # Among them may be secrets: they are shown at no verbosity.
-        return {**result, "changed": False, "facts": plan.facts, "_ansible_verbose_override": True}
+        # Among them may be secrets: no callback gets them. A failure is for people, and shows no such value.
+        return {**result, "changed": False, "facts": plan.facts, "_ansible_no_log": True}
 
     def _told(self, variables: dict[str, Any], text: str) -> str:
         """What the failure says, once its lines have been printed for people."""
@@ -55,15 +60,17 @@ class ActionModule(ActionBase):
             return f"{first.rstrip(':')} (see the lines above)"
         return text
 
-    def _check(self, variables: dict[str, Any], names: Collection[str], required: list[str]) -> Checked:
+    def _check(
+        self, declared: Declaration, variables: dict[str, Any], names: Collection[str], required: list[str]
+    ) -> Checked:
         """The values against the argument specs of all roles."""
         options = read_options(ROLES)
         values: dict[str, Any] = {}
         for name in options.keys() & variables.keys():
             try:
-                values[name] = self._templar.template(variables[name])
-            except AnsibleError:
-                # It depends on what is not known yet; the role that reads it has it checked by Ansible.
+                values[name] = declared.value("plan", name)
+            except NotYetKnown:
+                # It depends on what the machine will say; then it is checked.
                 continue
         return check(
             {name: values[name] for name in options if name in values},

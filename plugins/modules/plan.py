@@ -11,8 +11,8 @@ version_added: 0.1.0
 description:
   - Compares all variables of a host with the argument specs of all roles of this collection, and fails with one message
     that lists every value that does not have the type of its option, and every name that looks like a misspelt option.
-  - For a whole instance, that message also lists what each role finds wrong with its own variables, what is wrong with the
-    list of members, and what in the documents would contradict encryption opt-in.
+  - For a whole instance, that message also lists what each role finds wrong with its own variables, what is wrong with
+    the list of members, and what in the documents would contradict encryption opt-in.
   - Returns what follows, to be kept as facts, such as the values that say the same in another form (C(no) from an INI
     inventory). What comes from C(-e) wins over everything and cannot be replaced; roles convert booleans and numbers
     where they read them.

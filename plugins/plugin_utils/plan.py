@@ -33,11 +33,11 @@ ONCE = {"synapse": ("_synapse_base", "_synapse_merged")}
 NO_DOMAIN = "missing.invalid"
 
 
-class Unknown(AnsibleError):
+class NotYetKnown(AnsibleError):
     """A value depends on what nobody knows yet; its cause says on what."""
 
 
-class Declared:
+class Declaration:
     """The variables of all roles for one host, with what the inventory and the run say of them."""
 
     def __init__(self, templar: Any, loader: DataLoader, declared: Mapping[str, Any]) -> None:
@@ -65,7 +65,7 @@ class Declared:
         """A variable as the tasks of a role read it.
 
         Raises:
-            Unknown: it cannot be read yet.
+            NotYetKnown: it cannot be read yet.
         """
         if role not in self._templars:
             here = str(ROLES / role)
@@ -74,7 +74,7 @@ class Declared:
             everything = {**self._defaults, **self._declared, **self._of_roles, **places}
             self._templars[role] = self._templar.copy_with_new_env(available_variables=everything)
             for once in ONCE.get(role, ()):
-                with suppress(Unknown):
+                with suppress(NotYetKnown):
                     everything[once] = self._read(role, everything[once])
         return self._read(role, self._templars[role].available_variables[name])
 
@@ -82,7 +82,7 @@ class Declared:
         try:
             return self._templars[role].template(raw)
         except AnsibleError as error:
-            raise Unknown(str(error)) from error
+            raise NotYetKnown(str(error)) from error
 
     def problems(self, role: str, *, sure: bool, checks: bool = True) -> list[str]:
         """What is wrong with a role's variables, as the role's own C(vars) say.
@@ -100,7 +100,7 @@ class Declared:
         asked += self._of_roles.get(f"_{role}_checks", []) if checks else []
         self.value(role, "matrix_state")
         for one in asked:
-            with suppress(*() if sure else (Unknown,)):
+            with suppress(*() if sure else (NotYetKnown,)):
                 if "lines" in one:
                     found += map(str, self._read(role, one["lines"]))
                 elif not self._read(role, one["good"]):
@@ -108,10 +108,10 @@ class Declared:
         return found
 
 
-class Plan:
+class InstancePlan:
     """What is wrong with what is declared, in all roles that take part, and what follows from it, as facts."""
 
-    def __init__(self, declared: Declared, whole: bool) -> None:
+    def __init__(self, declared: Declaration, whole: bool) -> None:
         self.declared = declared
         self.whole = whole
         self.problems: list[str] = []
@@ -126,11 +126,11 @@ class Plan:
     def without_machine(self) -> None:
         """Before any connection: only what is wrong whatever the machine may be."""
         contradictions: list[encryption_opt_in.Problem] = []
-        with suppress(Unknown):
+        with suppress(NotYetKnown):
             self._keep(machine_packages=self.declared.value("machine", "_machine_packages_of_all"))
-        with suppress(Unknown):
+        with suppress(NotYetKnown):
             self._list_of_members()
-        with suppress(Unknown):
+        with suppress(NotYetKnown):
             self._policy(refuse=self.whole and not self._absent())
         for role in self._roles():
             self.problems += self.declared.problems(role, sure=False)
@@ -138,7 +138,7 @@ class Plan:
             # Each mistake once: what follows from one that has been told is none.
             told = {re.split(r"\W", problem)[0] for problem in self.problems}
             self._forget(name for name in told if not name.endswith("_extra_config"))
-            with suppress(Unknown):
+            with suppress(NotYetKnown):
                 self.declared.know(postgresql_connection=self._connection())
             contradictions = encryption_opt_in.problems(self._documents(DOCUMENTS.values(), sure=False))
         self._refuse(contradictions)
@@ -249,7 +249,7 @@ class Plan:
             wanted = set(wanted) - {"element_web"}
         documents: dict[str, Any] = dict.fromkeys(DOCUMENTS)
         for name, role in DOCUMENTS.items():
-            with suppress(*() if sure else (Unknown,)):
+            with suppress(*() if sure else (NotYetKnown,)):
                 documents[name] = self.declared.value(role, f"_{role}_document") if role in wanted else None
         return documents
 

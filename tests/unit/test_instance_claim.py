@@ -229,14 +229,14 @@ Version: 2.3.1-3
 def test_packages_are_there_when_dpkg_is_done_with_them(machine: Path) -> None:
     (machine / "status").write_text(DPKG)
     wanted = ["nginx", "certbot", "openssl", "ca-certificates", "nginx=1.22.1-9"]
-    asked = {"packages": wanted, "dpkg_status": str(machine / "status")}
+    asked: dict[str, Any] = {"packages": wanted, "dpkg_status": str(machine / "status")}
     facts = claim(machine, "nord", "nord.test", "n", **asked)["ansible_facts"]["cae_matrix_machine"]
     # A version that is asked for is apt's to judge.
     assert facts["packages"] == ["nginx"]
 
 
 def test_without_dpkgs_file_nothing_is_there(machine: Path) -> None:
-    asked = {"packages": ["nginx"], "dpkg_status": str(machine / "none")}
+    asked: dict[str, Any] = {"packages": ["nginx"], "dpkg_status": str(machine / "none")}
     facts = claim(machine, "nord", "nord.test", "n", **asked)["ansible_facts"]["cae_matrix_machine"]
     assert facts["packages"] == []
 

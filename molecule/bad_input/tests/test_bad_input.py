@@ -315,7 +315,9 @@ class Refusals:
         # The message may be wrapped: words are looked for in one line of it all.
         found = re.findall(rf"^fatal: \[{name}(?: -> .*)?\].*\n(?:[ ].*\n|\n)*", self.output, re.MULTILINE)
         assert len(found) == 1, found or self.output[-8000:]
-        assert re.search(words, " ".join(found[0].split()), re.IGNORECASE), found[0]
+        # Several mistakes are told in lines of their own, once.
+        told = "".join(re.findall(rf"^{name}: .*\n(?:[ ].*\n)*", self.output, re.MULTILINE)) + found[0]
+        assert re.search(words, " ".join(told.split()), re.IGNORECASE), told
         assert re.search(rf"^{name} .*changed=0 ", self.output, re.MULTILINE), self.output
         assert "Traceback" not in self.output
         assert "DEPRECATION" not in self.output
