@@ -201,7 +201,7 @@ class InstancePlan:
         try:
             found, _ = read({**params, "source": str(self.declared.value("federation", "_federation_members_source"))})
         except MembersError as error:
-            self.problems.append(str(error))
+            self.problems += str(error).splitlines()
         else:
             self.declared.know(federation_list=found)
 
