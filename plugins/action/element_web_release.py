@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.cae.matrix.plugins.module_utils.element_web import digest_of
+from ansible_collections.cae.matrix.plugins.module_utils.host.element_web import digest_of
 from ansible_collections.cae.matrix.plugins.plugin_utils.controller import account
 
 MODULE = "cae.matrix.element_web_release"

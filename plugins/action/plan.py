@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars
-from ansible_collections.cae.matrix.plugins.module_utils.variables import Checked, check, read_options
+from ansible_collections.cae.matrix.plugins.module_utils.instance.variables import Checked, check, read_options
 from ansible_collections.cae.matrix.plugins.plugin_utils.plan import (
     ROLES,
     Declaration,

@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.cae.matrix.plugins.module_utils.private_ca import CaError, load, make, sign
+from ansible_collections.cae.matrix.plugins.module_utils.host.private_ca import CaError, load, make, sign
 
 ARGUMENTS = {
     "directory": {"type": "path", "required": True},

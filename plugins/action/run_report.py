@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.cae.matrix.plugins.module_utils import run_report
+from ansible_collections.cae.matrix.plugins.module_utils.instance import run_report
 from ansible_collections.cae.matrix.plugins.plugin_utils.telling import tell
 from ansible_collections.cae.matrix.plugins.plugin_utils.version import collection_version
 

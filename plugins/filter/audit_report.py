@@ -44,7 +44,7 @@ from typing import Any
 
 import jinja2
 from ansible.errors import AnsibleFilterError
-from ansible_collections.cae.matrix.plugins.module_utils.gate import (
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.gate import (
     ACCEPTED,
     IN_TIME,
     MENDABLE,
@@ -52,7 +52,7 @@ from ansible_collections.cae.matrix.plugins.module_utils.gate import (
     Room,
     readable,
 )
-from ansible_collections.cae.matrix.plugins.module_utils.registration import plain
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.registration import plain
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "playbooks" / "templates"
 MONTHS = (

@@ -35,7 +35,7 @@ _value:
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.cae.matrix.plugins.module_utils.limits import CACHE_STEPS, cache_mb
+from ansible_collections.cae.matrix.plugins.module_utils.instance.limits import CACHE_STEPS, cache_mb
 
 
 def cache_memory(machine: Mapping[str, Any]) -> str:

@@ -35,7 +35,7 @@ _value:
 from collections.abc import Callable
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.cae.matrix.plugins.module_utils.element_look import LookError, palette
+from ansible_collections.cae.matrix.plugins.module_utils.host.element_look import LookError, palette
 
 
 def element_web_palette(colour: str) -> dict[str, dict[str, str]]:

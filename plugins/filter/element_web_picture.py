@@ -41,7 +41,7 @@ _value:
 from collections.abc import Callable
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.cae.matrix.plugins.module_utils.element_look import LookError, picture_uri
+from ansible_collections.cae.matrix.plugins.module_utils.host.element_look import LookError, picture_uri
 
 
 def element_web_picture(path: str, variable: str = "element_web_logo_file") -> str:

@@ -47,7 +47,7 @@ _value:
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.cae.matrix.plugins.module_utils import element_look, element_web
+from ansible_collections.cae.matrix.plugins.module_utils.host import element_look, element_web
 
 
 def element_web_problems(given: Mapping[str, Any]) -> list[str]:

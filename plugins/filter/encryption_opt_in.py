@@ -92,7 +92,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.cae.matrix.plugins.module_utils.encryption_opt_in import Contradictions, normalise
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.opt_in import Contradictions, normalise
 
 
 def encryption_opt_in(documents: Any) -> dict[str, Any]:

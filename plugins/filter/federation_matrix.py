@@ -40,8 +40,8 @@ _value:
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.cae.matrix.plugins.module_utils.federation_matrix import counts, gaps, pairs, table
-from ansible_collections.cae.matrix.plugins.module_utils.registration import plain
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.registration import plain
+from ansible_collections.cae.matrix.plugins.module_utils.federation.reach import counts, gaps, pairs, table
 
 
 def federation_matrix(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -51,9 +51,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.cae.matrix.plugins.module_utils.federation_matrix import wanted
-from ansible_collections.cae.matrix.plugins.module_utils.federation_policy import server_name_problem
-from ansible_collections.cae.matrix.plugins.module_utils.registration import plain
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.registration import plain
+from ansible_collections.cae.matrix.plugins.module_utils.federation.reach import wanted
+from ansible_collections.cae.matrix.plugins.module_utils.matrix.server_names import server_name_problem
 
 
 def federation_peers(

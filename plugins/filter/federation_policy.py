@@ -63,8 +63,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.cae.matrix.plugins.module_utils.federation_policy import Contradictions, policy
-from ansible_collections.cae.matrix.plugins.module_utils.registration import plain
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.registration import plain
+from ansible_collections.cae.matrix.plugins.module_utils.federation.policy import Contradictions, policy
 
 
 def federation_policy(

@@ -71,9 +71,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.cae.matrix.plugins.module_utils.federation_rooms import RoomsError
-from ansible_collections.cae.matrix.plugins.module_utils.federation_rooms import federation_rooms as rooms_of
-from ansible_collections.cae.matrix.plugins.module_utils.registration import plain
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.registration import plain
+from ansible_collections.cae.matrix.plugins.module_utils.federation.hub_rooms import RoomsError
+from ansible_collections.cae.matrix.plugins.module_utils.federation.hub_rooms import federation_rooms as rooms_of
 
 
 def federation_rooms(

@@ -34,7 +34,7 @@ _value:
 
 from collections.abc import Callable
 
-from ansible_collections.cae.matrix.plugins.module_utils.federation_page import troubles
+from ansible_collections.cae.matrix.plugins.module_utils.federation.page import troubles
 
 
 class FilterModule:

@@ -53,9 +53,9 @@ from typing import Any
 
 import yaml
 from ansible.errors import AnsibleFilterError
-from ansible_collections.cae.matrix.plugins.module_utils.encryption_opt_in import digest, synapse_digest
-from ansible_collections.cae.matrix.plugins.module_utils.gate import what_matters
-from ansible_collections.cae.matrix.plugins.module_utils.registration import (
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.gate import what_matters
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.opt_in import digest, synapse_digest
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.registration import (
     CODE,
     TooDeep,
     plain,

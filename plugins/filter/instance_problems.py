@@ -55,7 +55,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible_collections.cae.matrix.plugins.module_utils.instance import Neighbour, machine_of, problems, served, slug
+from ansible_collections.cae.matrix.plugins.module_utils.instance.names import (
+    Neighbour,
+    machine_of,
+    problems,
+    served,
+    slug,
+)
 
 
 def _neighbours(hostvars: Mapping[str, Any], hosts: Iterable[str]) -> Iterator[Neighbour]:

@@ -35,7 +35,7 @@ _value:
 
 from collections.abc import Callable
 
-from ansible_collections.cae.matrix.plugins.module_utils.instance import slug
+from ansible_collections.cae.matrix.plugins.module_utils.instance.names import slug
 
 
 class FilterModule:

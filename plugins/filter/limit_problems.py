@@ -53,7 +53,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.utils.display import Display
-from ansible_collections.cae.matrix.plugins.module_utils.limits import overcommitted, problems
+from ansible_collections.cae.matrix.plugins.module_utils.instance.limits import overcommitted, problems
 
 
 def limit_problems(given: Mapping[str, Any], machine: Mapping[str, Any] | None = None, instance: str = "") -> list[str]:

@@ -44,7 +44,7 @@ _value:
 
 from collections.abc import Callable, Iterable
 
-from ansible_collections.cae.matrix.plugins.module_utils.localparts import problems
+from ansible_collections.cae.matrix.plugins.module_utils.matrix.localparts import problems
 
 
 def localpart_problems(localparts: Iterable[object], domain: str) -> list[str]:

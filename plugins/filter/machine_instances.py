@@ -45,7 +45,7 @@ _value:
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ansible_collections.cae.matrix.plugins.module_utils.instance import machine_of, slug
+from ansible_collections.cae.matrix.plugins.module_utils.instance.names import machine_of, slug
 
 
 def machine_instances(hostvars: Mapping[str, Any], hosts: Iterable[str], this: str) -> list[str]:

@@ -56,7 +56,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.utils.display import Display
-from ansible_collections.cae.matrix.plugins.module_utils.postgresql_settings import plan
+from ansible_collections.cae.matrix.plugins.module_utils.host.postgresql_settings import plan
 
 
 def postgresql_settings(

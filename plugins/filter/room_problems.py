@@ -52,8 +52,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.cae.matrix.plugins.module_utils.registration import plain
-from ansible_collections.cae.matrix.plugins.module_utils.rooms import problems
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.registration import plain
+from ansible_collections.cae.matrix.plugins.module_utils.rooms.declared import problems
 from ansible_collections.cae.matrix.plugins.modules.matrix_room import SPEC
 
 # As the module calls them, and as the inventory does.

@@ -47,7 +47,7 @@ _value:
 
 from collections.abc import Callable
 
-from ansible_collections.cae.matrix.plugins.module_utils.variables import shape_problems
+from ansible_collections.cae.matrix.plugins.module_utils.instance.variables import shape_problems
 
 
 class FilterModule:

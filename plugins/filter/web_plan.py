@@ -51,7 +51,7 @@ _value:
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.cae.matrix.plugins.module_utils.web_plan import plan
+from ansible_collections.cae.matrix.plugins.module_utils.host.web_plan import plan
 
 
 class FilterModule:

@@ -48,7 +48,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.cae.matrix.plugins.module_utils.registration import TooDeep, without_doors
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.registration import TooDeep, without_doors
 
 
 def without_registration(synapse_document: Any) -> dict[str, Any]:

@@ -79,7 +79,7 @@ RETURN = r"""
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cae.matrix.plugins.module_utils.acme import (
+from ansible_collections.cae.matrix.plugins.module_utils.host.acme import (
     AcmeError,
     Order,
     by_web,
@@ -87,7 +87,7 @@ from ansible_collections.cae.matrix.plugins.module_utils.acme import (
     look_at_names,
     obtain,
 )
-from ansible_collections.cae.matrix.plugins.module_utils.machine_web import addresses
+from ansible_collections.cae.matrix.plugins.module_utils.host.machine_web import addresses
 
 
 def refuse(module: AnsibleModule, wrong: list[str]) -> None:

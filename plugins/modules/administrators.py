@@ -79,8 +79,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cae.matrix.plugins.module_utils.gate import localpart_problems
-from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import (
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.gate import localpart_problems
+from ansible_collections.cae.matrix.plugins.module_utils.synapse.admin import (
     Synapse,
     SynapseError,
     existing_account,

@@ -179,8 +179,8 @@ steps:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cae.matrix.plugins.module_utils.attestation import earliest
-from ansible_collections.cae.matrix.plugins.module_utils.audit import (
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.attestation import earliest
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.audit import (
     AdminApi,
     Findings,
     Unreadable,
@@ -188,8 +188,8 @@ from ansible_collections.cae.matrix.plugins.module_utils.audit import (
     read_admin_api,
     read_database,
 )
-from ansible_collections.cae.matrix.plugins.module_utils.interpreter import with_library
-from ansible_collections.cae.matrix.plugins.module_utils.public_client import PublicClient, Unreachable
+from ansible_collections.cae.matrix.plugins.module_utils.host.interpreter import with_library
+from ansible_collections.cae.matrix.plugins.module_utils.outside.public_client import PublicClient, Unreachable
 
 # A room's whole state is one answer, with an event for each member.
 _LARGEST_ANSWER = 64 << 20

@@ -159,8 +159,8 @@ import dataclasses
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cae.matrix.plugins.module_utils.acme_order import other_order
-from ansible_collections.cae.matrix.plugins.module_utils.tls_pair import OpensslError, Problem, Report, examine
+from ansible_collections.cae.matrix.plugins.module_utils.host.acme_order import other_order
+from ansible_collections.cae.matrix.plugins.module_utils.host.tls_pair import OpensslError, Problem, Report, examine
 
 
 def result(report: Report) -> dict[str, Any]:

@@ -56,7 +56,7 @@ request:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cae.matrix.plugins.module_utils.tls_pair import (
+from ansible_collections.cae.matrix.plugins.module_utils.host.tls_pair import (
     OpensslError,
     key_matches,
     key_usable,

@@ -301,8 +301,8 @@ diff:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cae.matrix.plugins.module_utils.document_rehearsal import rehearse, sweep
-from ansible_collections.cae.matrix.plugins.module_utils.document_set import (
+from ansible_collections.cae.matrix.plugins.module_utils.host.document_rehearsal import rehearse, sweep
+from ansible_collections.cae.matrix.plugins.module_utils.host.document_set import (
     DocumentError,
     Ended,
     Transaction,
@@ -310,8 +310,8 @@ from ansible_collections.cae.matrix.plugins.module_utils.document_set import (
     lock,
     plan,
 )
-from ansible_collections.cae.matrix.plugins.module_utils.in_force import InForceError, Outcome
-from ansible_collections.cae.matrix.plugins.module_utils.in_force_readers import OPTIONS, problems, put_in_force
+from ansible_collections.cae.matrix.plugins.module_utils.host.in_force import InForceError, Outcome
+from ansible_collections.cae.matrix.plugins.module_utils.host.in_force_readers import OPTIONS, problems, put_in_force
 
 PATH = {"type": "str", "required": True}
 NAME = {"type": "str", "default": "root"}

@@ -49,8 +49,13 @@ changed_paths:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cae.matrix.plugins.module_utils.document_restore import restoration
-from ansible_collections.cae.matrix.plugins.module_utils.document_set import DocumentError, Ended, Transaction, lock
+from ansible_collections.cae.matrix.plugins.module_utils.host.document_restore import restoration
+from ansible_collections.cae.matrix.plugins.module_utils.host.document_set import (
+    DocumentError,
+    Ended,
+    Transaction,
+    lock,
+)
 
 
 def main() -> None:

@@ -89,7 +89,7 @@ import urllib.request
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cae.matrix.plugins.module_utils.element_web import (
+from ansible_collections.cae.matrix.plugins.module_utils.host.element_web import (
     SHA256,
     VERSION,
     ReleaseError,

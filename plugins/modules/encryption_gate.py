@@ -188,16 +188,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cae.matrix.plugins.module_utils import attestation as attestations
-from ansible_collections.cae.matrix.plugins.module_utils import audit as audits
-from ansible_collections.cae.matrix.plugins.module_utils import configuration_files, gate
-from ansible_collections.cae.matrix.plugins.module_utils.attestation import Attestation, Malformed
-from ansible_collections.cae.matrix.plugins.module_utils.gate import Check
-from ansible_collections.cae.matrix.plugins.module_utils.in_force import InForceError, signature
-from ansible_collections.cae.matrix.plugins.module_utils.in_force_readers import SynapseReader
-from ansible_collections.cae.matrix.plugins.module_utils.interpreter import with_library
-from ansible_collections.cae.matrix.plugins.module_utils.registration_file import RegistrationFile, stamp
-from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import (
+from ansible_collections.cae.matrix.plugins.module_utils.encryption import attestation as attestations
+from ansible_collections.cae.matrix.plugins.module_utils.encryption import audit as audits
+from ansible_collections.cae.matrix.plugins.module_utils.encryption import configuration_files, gate
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.attestation import Attestation, Malformed
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.gate import Check
+from ansible_collections.cae.matrix.plugins.module_utils.host.in_force import InForceError, signature
+from ansible_collections.cae.matrix.plugins.module_utils.host.in_force_readers import SynapseReader
+from ansible_collections.cae.matrix.plugins.module_utils.host.interpreter import with_library
+from ansible_collections.cae.matrix.plugins.module_utils.matrix.identifiers import is_service_account
+from ansible_collections.cae.matrix.plugins.module_utils.synapse.admin import (
     ServiceAccount,
     Synapse,
     SynapseError,
@@ -205,6 +205,7 @@ from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import (
     read_text,
     write_private,
 )
+from ansible_collections.cae.matrix.plugins.module_utils.synapse.registration_file import RegistrationFile, stamp
 
 
 class Gate:
@@ -711,7 +712,7 @@ class Gate:
 
     def is_ours(self, creator: object) -> bool:
         """A service account of the gate: the name alone is not enough, people could have taken one."""
-        if not gate.is_service_account(creator, self.params["domain"]):
+        if not is_service_account(creator, self.params["domain"]):
             return False
         status, answer = self.synapse.ask("GET", f"/_synapse/admin/v1/users/{quote(str(creator))}/admin")
         return status == 200 and bool(answer.get("admin"))

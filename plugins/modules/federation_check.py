@@ -123,14 +123,14 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 try:
-    from ansible_collections.cae.matrix.plugins.module_utils import federation_pairs
+    from ansible_collections.cae.matrix.plugins.module_utils.federation import pairs as federation_pairs
 except ImportError as error:
     MISSING: ImportError | None = error
 else:
     MISSING = None
 
-from ansible_collections.cae.matrix.plugins.module_utils.public_client import PublicClient, Unreachable
-from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import ServiceAccount, Synapse, SynapseError
+from ansible_collections.cae.matrix.plugins.module_utils.outside.public_client import PublicClient, Unreachable
+from ansible_collections.cae.matrix.plugins.module_utils.synapse.admin import ServiceAccount, Synapse, SynapseError
 
 
 def main() -> None:

@@ -102,8 +102,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cae.matrix.plugins.module_utils import federation_losses as losses
-from ansible_collections.cae.matrix.plugins.module_utils.interpreter import with_library
+from ansible_collections.cae.matrix.plugins.module_utils.federation import losses
+from ansible_collections.cae.matrix.plugins.module_utils.host.interpreter import with_library
 
 _LISTED = 100
 

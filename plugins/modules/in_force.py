@@ -80,8 +80,8 @@ because:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cae.matrix.plugins.module_utils.in_force import InForceError
-from ansible_collections.cae.matrix.plugins.module_utils.in_force_readers import OPTIONS, problems, put_in_force
+from ansible_collections.cae.matrix.plugins.module_utils.host.in_force import InForceError
+from ansible_collections.cae.matrix.plugins.module_utils.host.in_force_readers import OPTIONS, problems, put_in_force
 
 
 def main() -> None:

@@ -227,10 +227,11 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cae.matrix.plugins.module_utils import machine_room, machine_web, run_log
-from ansible_collections.cae.matrix.plugins.module_utils.limits import slice_limits
-from ansible_collections.cae.matrix.plugins.module_utils.machine_postgresql import clusters
-from ansible_collections.cae.matrix.plugins.module_utils.postgresql_choice import Claim, look
+from ansible_collections.cae.matrix.plugins.module_utils.host import machine_room, machine_web
+from ansible_collections.cae.matrix.plugins.module_utils.host.machine_postgresql import clusters
+from ansible_collections.cae.matrix.plugins.module_utils.host.postgresql_choice import Claim, look
+from ansible_collections.cae.matrix.plugins.module_utils.instance import run_log
+from ansible_collections.cae.matrix.plugins.module_utils.instance.limits import slice_limits
 
 SUPPORTED = {"debian": ("12", "13")}
 # That of the oldest Debian; what is imported here needs no more than what that Debian's predecessor has.

@@ -75,7 +75,7 @@ database:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cae.matrix.plugins.module_utils.instance_database import (
+from ansible_collections.cae.matrix.plugins.module_utils.instance.database import (
     Cluster,
     DatabaseError,
     NotConnected,

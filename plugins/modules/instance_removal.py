@@ -127,8 +127,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cae.matrix.plugins.module_utils.document_set import DocumentError
-from ansible_collections.cae.matrix.plugins.module_utils.removal import Names, Removal, RemovalError, report
+from ansible_collections.cae.matrix.plugins.module_utils.host.document_set import DocumentError
+from ansible_collections.cae.matrix.plugins.module_utils.instance.removal import Names, Removal, RemovalError, report
 
 NAMES = ("instance", "user", "service", "slice", "site", "database")
 SAFE = re.compile(r"[a-z][a-z0-9_.@-]*")

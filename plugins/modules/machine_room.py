@@ -83,7 +83,7 @@ disks:
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cae.matrix.plugins.module_utils import machine_room
+from ansible_collections.cae.matrix.plugins.module_utils.host import machine_room
 
 
 def main() -> None:

@@ -229,10 +229,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cae.matrix.plugins.module_utils import rooms
-from ansible_collections.cae.matrix.plugins.module_utils.acting import Acting
-from ansible_collections.cae.matrix.plugins.module_utils.gate import server_of
-from ansible_collections.cae.matrix.plugins.module_utils.remedy import (
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.acting import Acting
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.remedy import (
     CREATE,
     MEMBER,
     POWER,
@@ -242,8 +240,10 @@ from ansible_collections.cae.matrix.plugins.module_utils.remedy import (
     mapping,
     shown,
 )
-from ansible_collections.cae.matrix.plugins.module_utils.rooms import Change, Child, Declared
-from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import (
+from ansible_collections.cae.matrix.plugins.module_utils.matrix.identifiers import server_of
+from ansible_collections.cae.matrix.plugins.module_utils.rooms import declared as rooms
+from ansible_collections.cae.matrix.plugins.module_utils.rooms.declared import Change, Child, Declared
+from ansible_collections.cae.matrix.plugins.module_utils.synapse.admin import (
     Synapse,
     SynapseError,
     existing_account,

@@ -121,9 +121,9 @@ notes:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cae.matrix.plugins.module_utils.federation_list import read
-from ansible_collections.cae.matrix.plugins.module_utils.members import MembersError
-from ansible_collections.cae.matrix.plugins.module_utils.public_client import Unreachable
+from ansible_collections.cae.matrix.plugins.module_utils.federation.member_list import read
+from ansible_collections.cae.matrix.plugins.module_utils.federation.members import MembersError
+from ansible_collections.cae.matrix.plugins.module_utils.outside.public_client import Unreachable
 
 
 def main() -> None:

@@ -83,13 +83,13 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cae.matrix.plugins.module_utils.signed_json import (
+from ansible_collections.cae.matrix.plugins.module_utils.host.tls_pair import OpensslError, openssl
+from ansible_collections.cae.matrix.plugins.module_utils.matrix.signed_json import (
     decode_base64,
     encode_base64,
     key_id,
     signed_part,
 )
-from ansible_collections.cae.matrix.plugins.module_utils.tls_pair import OpensslError, openssl
 
 SCHEMA = "cae.matrix/members/1"
 CONTENT = ("schema", "name", "hub", "members")

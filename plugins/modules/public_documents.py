@@ -78,8 +78,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cae.matrix.plugins.module_utils.gate import questions
-from ansible_collections.cae.matrix.plugins.module_utils.public_client import PublicClient, Unreachable
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.gate import questions
+from ansible_collections.cae.matrix.plugins.module_utils.outside.public_client import PublicClient, Unreachable
 
 _SHOWN = 200
 

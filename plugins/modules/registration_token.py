@@ -71,8 +71,9 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cae.matrix.plugins.module_utils import attestation, tokens
-from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import (
+from ansible_collections.cae.matrix.plugins.module_utils.encryption import attestation
+from ansible_collections.cae.matrix.plugins.module_utils.synapse import tokens
+from ansible_collections.cae.matrix.plugins.module_utils.synapse.admin import (
     Synapse,
     SynapseError,
     existing_account,

@@ -120,10 +120,9 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cae.matrix.plugins.module_utils import remedy
-from ansible_collections.cae.matrix.plugins.module_utils.acting import Acting
-from ansible_collections.cae.matrix.plugins.module_utils.gate import server_of
-from ansible_collections.cae.matrix.plugins.module_utils.remedy import (
+from ansible_collections.cae.matrix.plugins.module_utils.encryption import remedy
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.acting import Acting
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.remedy import (
     CANONICAL,
     CHILD,
     CREATE,
@@ -137,7 +136,8 @@ from ansible_collections.cae.matrix.plugins.module_utils.remedy import (
     Room,
     lock_alias,
 )
-from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import (
+from ansible_collections.cae.matrix.plugins.module_utils.matrix.identifiers import server_of
+from ansible_collections.cae.matrix.plugins.module_utils.synapse.admin import (
     RemoteSynapse,
     ServiceAccount,
     Synapse,

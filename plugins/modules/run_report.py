@@ -115,8 +115,8 @@ from typing import Any
 from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cae.matrix.plugins.module_utils import run_log
-from ansible_collections.cae.matrix.plugins.module_utils.run_report import ARGUMENTS
+from ansible_collections.cae.matrix.plugins.module_utils.instance import run_log
+from ansible_collections.cae.matrix.plugins.module_utils.instance.run_report import ARGUMENTS
 
 # Each link leads to a directory that has the version in its name.
 LINKS = {"synapse": "venv", "element_web": "element/release"}

@@ -186,20 +186,22 @@ failures:
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 try:
-    from ansible_collections.cae.matrix.plugins.module_utils.verification import (
+    from ansible_collections.cae.matrix.plugins.module_utils.encryption.verification import (
         FAIL,
         Expected,
         Verification,
         report,
         table,
     )
-    from ansible_collections.cae.matrix.plugins.module_utils.verification_machine import checks as machine_checks
+    from ansible_collections.cae.matrix.plugins.module_utils.encryption.verification_machine import (
+        checks as machine_checks,
+    )
 except ImportError as error:
     MISSING: ImportError | None = error
 else:
     MISSING = None
 
-from ansible_collections.cae.matrix.plugins.module_utils.public_client import PublicClient, Unreachable
+from ansible_collections.cae.matrix.plugins.module_utils.outside.public_client import PublicClient, Unreachable
 
 
 def main() -> None:

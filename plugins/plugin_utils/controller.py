@@ -10,7 +10,7 @@ import socket
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.cae.matrix.plugins.module_utils.run_report import CHANGED_FACT
+from ansible_collections.cae.matrix.plugins.module_utils.instance.run_report import CHANGED_FACT
 
 
 def operator() -> str:

@@ -17,12 +17,13 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.parsing.dataloader import DataLoader
-from ansible_collections.cae.matrix.plugins.module_utils import encryption_opt_in, federation_policy
-from ansible_collections.cae.matrix.plugins.module_utils.encryption_opt_in import digest
-from ansible_collections.cae.matrix.plugins.module_utils.federation_list import read
-from ansible_collections.cae.matrix.plugins.module_utils.members import MembersError
-from ansible_collections.cae.matrix.plugins.module_utils.registration import plain
-from ansible_collections.cae.matrix.plugins.module_utils.variables import Checked
+from ansible_collections.cae.matrix.plugins.module_utils.encryption import opt_in as encryption_opt_in
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.opt_in import digest
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.registration import plain
+from ansible_collections.cae.matrix.plugins.module_utils.federation import policy as federation_policy
+from ansible_collections.cae.matrix.plugins.module_utils.federation.member_list import read
+from ansible_collections.cae.matrix.plugins.module_utils.federation.members import MembersError
+from ansible_collections.cae.matrix.plugins.module_utils.instance.variables import Checked
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 # Each role's document, by the name that encryption_opt_in gives it.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils.verification import TELEPHONES
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.verification import TELEPHONES
 from conftest import Instance, Visit, open_page
 from playwright.sync_api import Browser, expect
 from real_element import PATIENCE, foreign_links, shoot

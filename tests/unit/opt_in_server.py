@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.cae.matrix.plugins.module_utils.encryption_opt_in import synapse_digest
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.opt_in import synapse_digest
 from ansible_collections.cae.matrix.tests.patience import PROMPT, patient
 from ansible_collections.cae.matrix.tests.unit import proof
 from ansible_collections.cae.matrix.tests.unit.homeserver import Homeserver

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.cae.matrix.plugins.module_utils.remedy import Room
-from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import ServiceAccount, Synapse, quote
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.remedy import Room
+from ansible_collections.cae.matrix.plugins.module_utils.synapse.admin import ServiceAccount, Synapse, quote
 from ansible_collections.cae.matrix.tests.unit.homeserver import Homeserver
 
 DOMAIN = "coop.example"

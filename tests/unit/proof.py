@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.cae.matrix.plugins.module_utils.attestation import Attestation, this_machine
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.attestation import Attestation, this_machine
 
 PROOF = Attestation(
     instance="atelier",

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils.acme import (
+from ansible_collections.cae.matrix.plugins.module_utils.host.acme import (
     Order,
     by_web,
     look_at_answers,
@@ -23,7 +23,7 @@ from ansible_collections.cae.matrix.plugins.module_utils.acme import (
     reason,
     resolve,
 )
-from ansible_collections.cae.matrix.plugins.module_utils.acme_order import other_order, record_of
+from ansible_collections.cae.matrix.plugins.module_utils.host.acme_order import other_order, record_of
 from ansible_collections.cae.matrix.tests.unit.ports import free_port
 
 STAGING = "https://acme-staging-v02.api.letsencrypt.org/directory"

@@ -18,9 +18,9 @@ from urllib.parse import quote
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.cae.matrix.plugins.filter import audit_report as reports
-from ansible_collections.cae.matrix.plugins.module_utils import attestation, audit, gate
-from ansible_collections.cae.matrix.plugins.module_utils.public_client import PublicClient
-from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import ServiceAccount, Synapse
+from ansible_collections.cae.matrix.plugins.module_utils.encryption import attestation, audit, gate
+from ansible_collections.cae.matrix.plugins.module_utils.outside.public_client import PublicClient
+from ansible_collections.cae.matrix.plugins.module_utils.synapse.admin import ServiceAccount, Synapse
 from ansible_collections.cae.matrix.tests.unit.homeserver import Homeserver
 from ansible_collections.cae.matrix.tests.unit.ports import free_port
 from ansible_collections.cae.matrix.tests.unit.proof import PROOF

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.cae.matrix.plugins.module_utils import tls_pair
+from ansible_collections.cae.matrix.plugins.module_utils.host import tls_pair
 from ansible_collections.cae.matrix.plugins.modules import certificate, certificate_request
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils import configuration_files
+from ansible_collections.cae.matrix.plugins.module_utils.encryption import configuration_files
 
 FIND = """
 import sys

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.cae.matrix.plugins.module_utils.variables import CONVERTED_WHERE_READ, read_options
+from ansible_collections.cae.matrix.plugins.module_utils.instance.variables import CONVERTED_WHERE_READ, read_options
 from jinja2 import Environment, nodes
 
 # Jinja's own lexer, about a backslash in a regular expression.

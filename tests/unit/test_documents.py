@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.cae.matrix.plugins.module_utils import document_rehearsal, document_set
+from ansible_collections.cae.matrix.plugins.module_utils.host import document_rehearsal, document_set
 from ansible_collections.cae.matrix.plugins.modules import documents
 from ansible_collections.cae.matrix.tests.patience import START, eventually, patient
 from hypothesis import given

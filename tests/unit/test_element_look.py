@@ -7,8 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils import element_look
-from ansible_collections.cae.matrix.plugins.module_utils.element_look import GROUNDS, LookError, contrast
+from ansible_collections.cae.matrix.plugins.module_utils.host import element_look
+from ansible_collections.cae.matrix.plugins.module_utils.host.element_look import GROUNDS, LookError, contrast
 
 
 @pytest.mark.parametrize(

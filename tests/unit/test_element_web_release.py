@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils import element_web
+from ansible_collections.cae.matrix.plugins.module_utils.host import element_web
 
 ROOT = Path(__file__).parents[2]
 ELEMENT = "712BFBEE92DCA45252DB17D7C7BE97EFA179B100"

@@ -11,14 +11,14 @@ import itertools
 from typing import Any
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils.encryption_opt_in import (
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.opt_in import (
     Contradictions,
     digest,
     normalise,
     problems,
     synapse_digest,
 )
-from ansible_collections.cae.matrix.plugins.module_utils.registration import (
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.registration import (
     DENY_LIST,
     OWN_MODULE,
     registration_document,

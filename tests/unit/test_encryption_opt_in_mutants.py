@@ -21,8 +21,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils.encryption_opt_in import normalise, problems
-from ansible_collections.cae.matrix.plugins.module_utils.registration import registration_document, without_doors
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.opt_in import normalise, problems
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.registration import (
+    registration_document,
+    without_doors,
+)
 from ansible_collections.cae.matrix.tests.patience import SETTLE, patient
 from ansible_collections.cae.matrix.tests.unit.homeserver import KEY, Homeserver
 from ansible_collections.cae.matrix.tests.unit.opt_in_documents import (

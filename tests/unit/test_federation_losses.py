@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils import federation_losses as losses
-from ansible_collections.cae.matrix.plugins.module_utils.federation_policy import policy
+from ansible_collections.cae.matrix.plugins.module_utils.federation import losses
+from ansible_collections.cae.matrix.plugins.module_utils.federation.policy import policy
 from ansible_collections.cae.matrix.plugins.modules import federation_losses as module
 from ansible_collections.cae.matrix.tests.patience import eventually
 from ansible_collections.cae.matrix.tests.unit.federating_servers import FederatingServer
@@ -41,7 +41,7 @@ runpy.run_path(sys.argv[1], run_name="__main__")
 READ = """
 import json, sys
 from dataclasses import asdict
-from ansible_collections.cae.matrix.plugins.module_utils import federation_losses as losses
+from ansible_collections.cae.matrix.plugins.module_utils.federation import losses
 try:
     found = losses.read(*json.load(sys.stdin))
     said = losses.message(found, "open", "federation")

@@ -10,7 +10,7 @@ import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.cae.matrix.plugins.filter.federation_matrix import federation_matrix
 from ansible_collections.cae.matrix.plugins.filter.federation_peers import federation_peers
-from ansible_collections.cae.matrix.plugins.module_utils.federation_policy import policy
+from ansible_collections.cae.matrix.plugins.module_utils.federation.policy import policy
 from ansible_collections.cae.matrix.tests.patience import cpu_at_most
 
 PROFILES = {

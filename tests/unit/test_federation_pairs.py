@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils import federation_pairs as pairs
-from ansible_collections.cae.matrix.plugins.module_utils.federation_pairs import Own, Peer, Row, SigningKey
-from ansible_collections.cae.matrix.plugins.module_utils.public_client import PublicClient
-from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import Synapse
-from ansible_collections.cae.matrix.plugins.module_utils.verification import Fault, Outcome
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.verification import Fault, Outcome
+from ansible_collections.cae.matrix.plugins.module_utils.federation import pairs
+from ansible_collections.cae.matrix.plugins.module_utils.federation.pairs import Own, Peer, Row, SigningKey
+from ansible_collections.cae.matrix.plugins.module_utils.outside.public_client import PublicClient
+from ansible_collections.cae.matrix.plugins.module_utils.synapse.admin import Synapse
 from ansible_collections.cae.matrix.tests.patience import START, at_most, eventually, patient
 from ansible_collections.cae.matrix.tests.unit.federating_servers import UNLIMITED, FederatingServer
 from ansible_collections.cae.matrix.tests.unit.ports import free_port

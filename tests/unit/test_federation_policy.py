@@ -9,12 +9,8 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.cae.matrix.plugins.filter.federation_policy import federation_policy
-from ansible_collections.cae.matrix.plugins.module_utils.federation_policy import (
-    Contradictions,
-    matches,
-    policy,
-    server_name_problem,
-)
+from ansible_collections.cae.matrix.plugins.module_utils.federation.policy import Contradictions, policy
+from ansible_collections.cae.matrix.plugins.module_utils.matrix.server_names import matches, server_name_problem
 from ansible_collections.cae.matrix.tests.patience import cpu_at_most
 from hypothesis import given
 from hypothesis import strategies as st

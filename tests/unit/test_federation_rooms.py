@@ -13,9 +13,13 @@ import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.cae.matrix.plugins.filter.federation_rooms import federation_rooms as as_filter
-from ansible_collections.cae.matrix.plugins.module_utils import federation_rooms as module
-from ansible_collections.cae.matrix.plugins.module_utils.federation_rooms import RoomsError, federation_rooms, servers
-from ansible_collections.cae.matrix.plugins.module_utils.members import read_file
+from ansible_collections.cae.matrix.plugins.module_utils.federation import hub_rooms as module
+from ansible_collections.cae.matrix.plugins.module_utils.federation.hub_rooms import (
+    RoomsError,
+    federation_rooms,
+    servers,
+)
+from ansible_collections.cae.matrix.plugins.module_utils.federation.members import read_file
 from ansible_collections.cae.matrix.plugins.modules.matrix_room import SPEC
 from ansible_collections.cae.matrix.tests.patience import cpu_at_most
 from hypothesis import given, settings

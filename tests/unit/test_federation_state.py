@@ -18,9 +18,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils import federation_page, public_client
-from ansible_collections.cae.matrix.plugins.module_utils.federation_page import page
-from ansible_collections.cae.matrix.plugins.module_utils.federation_state import (
+from ansible_collections.cae.matrix.plugins.module_utils.federation import page as federation_page
+from ansible_collections.cae.matrix.plugins.module_utils.federation.page import page
+from ansible_collections.cae.matrix.plugins.module_utils.federation.state import (
     SCHEMA,
     Seen,
     look,
@@ -29,7 +29,8 @@ from ansible_collections.cae.matrix.plugins.module_utils.federation_state import
     state_document,
     write,
 )
-from ansible_collections.cae.matrix.plugins.module_utils.public_client import PublicClient, Unreachable
+from ansible_collections.cae.matrix.plugins.module_utils.outside import public_client
+from ansible_collections.cae.matrix.plugins.module_utils.outside.public_client import PublicClient, Unreachable
 from ansible_collections.cae.matrix.tests.patience import START, at_most, patient
 from ansible_collections.cae.matrix.tests.unit.public_server import DAY, Answer, Asked, Authority, serve, speak
 from ansible_collections.cae.matrix.tests.unit.test_verify import keys
@@ -38,7 +39,7 @@ from hypothesis import strategies as some
 
 DOMAIN, HOSTNAME = "atelier.test", "matrix.atelier.test"
 NOW = datetime.datetime(2026, 11, 22, 22, 5, tzinfo=datetime.UTC)
-STATE = Path(__file__).parents[2] / "plugins/module_utils/federation_state.py"
+STATE = Path(__file__).parents[2] / "plugins/module_utils/federation/state.py"
 SETTINGS = {"language": "fr", "space": "#federation:hub.test", "every": 5}
 
 

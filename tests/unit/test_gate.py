@@ -15,7 +15,8 @@ import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.cae.matrix.plugins.filter.gate_plan import gate_plan
-from ansible_collections.cae.matrix.plugins.module_utils import attestation, gate
+from ansible_collections.cae.matrix.plugins.module_utils.encryption import attestation, gate
+from ansible_collections.cae.matrix.plugins.module_utils.matrix.identifiers import is_service_account
 from ansible_collections.cae.matrix.tests.unit.proof import PROOF
 from hypothesis import given
 from hypothesis import strategies as st
@@ -280,10 +281,10 @@ def test_names_that_are_good() -> None:
 
 
 def test_service_account_of_another_domain_is_somebody_else() -> None:
-    assert gate.is_service_account("@encryption-gate:a.test", "a.test")
-    assert not gate.is_service_account("@encryption-gate:b.test", "a.test")
-    assert not gate.is_service_account("@encryption-gate-x:a.test", "a.test")
-    assert not gate.is_service_account(None)
+    assert is_service_account("@encryption-gate:a.test", "a.test")
+    assert not is_service_account("@encryption-gate:b.test", "a.test")
+    assert not is_service_account("@encryption-gate-x:a.test", "a.test")
+    assert not is_service_account(None)
 
 
 # -- the attestation -------------------------------------------------------------------------------------------------

@@ -17,9 +17,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils import in_force
-from ansible_collections.cae.matrix.plugins.module_utils.in_force import InForceError, Outcome, Reader, Running, enforce
-from ansible_collections.cae.matrix.plugins.module_utils.in_force_readers import (
+from ansible_collections.cae.matrix.plugins.module_utils.host import in_force
+from ansible_collections.cae.matrix.plugins.module_utils.host.in_force import (
+    InForceError,
+    Outcome,
+    Reader,
+    Running,
+    enforce,
+)
+from ansible_collections.cae.matrix.plugins.module_utils.host.in_force_readers import (
     NginxReader,
     PostgresqlReader,
     SynapseReader,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.cae.matrix.plugins.filter.instance_problems import instance_problems
-from ansible_collections.cae.matrix.plugins.module_utils.instance import Neighbour, problems, slug
+from ansible_collections.cae.matrix.plugins.module_utils.instance.names import Neighbour, problems, slug
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils.instance_database import (
+from ansible_collections.cae.matrix.plugins.module_utils.instance.database import (
     Cluster,
     DatabaseError,
     NotConnected,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils import limits
+from ansible_collections.cae.matrix.plugins.module_utils.instance import limits
 
 GOOD: dict[str, Any] = {
     "synapse_memory_high": "1536M",

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils.localparts import problems, suggestion
+from ansible_collections.cae.matrix.plugins.module_utils.matrix.localparts import problems, suggestion
 
 
 @pytest.mark.parametrize(

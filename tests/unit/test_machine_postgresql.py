@@ -9,9 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils import machine_postgresql
-from ansible_collections.cae.matrix.plugins.module_utils.machine_postgresql import Cluster, clusters, hindrance, listed
-from ansible_collections.cae.matrix.plugins.module_utils.postgresql_choice import Claim, look
+from ansible_collections.cae.matrix.plugins.module_utils.host import machine_postgresql
+from ansible_collections.cae.matrix.plugins.module_utils.host.machine_postgresql import (
+    Cluster,
+    clusters,
+    hindrance,
+    listed,
+)
+from ansible_collections.cae.matrix.plugins.module_utils.host.postgresql_choice import Claim, look
 from ansible_collections.cae.matrix.tests.unit.ports import free_port
 from ansible_collections.cae.matrix.tests.unit.services import DebianClusters, debian_clusters
 

@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils import machine_room
-from ansible_collections.cae.matrix.plugins.module_utils.machine_room import FLOOR, Nginx
+from ansible_collections.cae.matrix.plugins.module_utils.host import machine_room
+from ansible_collections.cae.matrix.plugins.module_utils.host.machine_room import FLOOR, Nginx
 
 SHIPPED = """\
 user www-data;

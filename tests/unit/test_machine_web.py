@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils import machine_web
-from ansible_collections.cae.matrix.plugins.module_utils.nginx_configuration import claims, configuration
-from ansible_collections.cae.matrix.plugins.module_utils.web_plan import bucket, plan
+from ansible_collections.cae.matrix.plugins.module_utils.host import machine_web
+from ansible_collections.cae.matrix.plugins.module_utils.host.nginx_configuration import claims, configuration
+from ansible_collections.cae.matrix.plugins.module_utils.host.web_plan import bucket, plan
 from ansible_collections.cae.matrix.tests.unit.nginx import Nginx
 
 DOMAIN, HOSTNAME, ELEMENT = "coop.test", "matrix.coop.test", "chat.coop.test"

@@ -15,8 +15,10 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from ansible_collections.cae.matrix.plugins.module_utils import federation_policy, members, signed_json
-from ansible_collections.cae.matrix.plugins.module_utils.instance import PROFILES
+from ansible_collections.cae.matrix.plugins.module_utils.federation import members
+from ansible_collections.cae.matrix.plugins.module_utils.federation import policy as federation_policy
+from ansible_collections.cae.matrix.plugins.module_utils.instance.names import PROFILES
+from ansible_collections.cae.matrix.plugins.module_utils.matrix import signed_json
 from hypothesis import assume, given
 from hypothesis import strategies as st
 

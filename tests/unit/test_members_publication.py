@@ -19,7 +19,8 @@ from typing import Any
 import jsonschema
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.cae.matrix.plugins.module_utils import members, signed_json
+from ansible_collections.cae.matrix.plugins.module_utils.federation import members
+from ansible_collections.cae.matrix.plugins.module_utils.matrix import signed_json
 from ansible_collections.cae.matrix.plugins.modules import members as members_module
 from ansible_collections.cae.matrix.plugins.modules import members_publication
 from ansible_collections.cae.matrix.tests.patience import patient

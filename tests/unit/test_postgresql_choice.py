@@ -8,8 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils.machine_postgresql import Cluster
-from ansible_collections.cae.matrix.plugins.module_utils.postgresql_choice import Claim, choose, foreign, look, problem
+from ansible_collections.cae.matrix.plugins.module_utils.host.machine_postgresql import Cluster
+from ansible_collections.cae.matrix.plugins.module_utils.host.postgresql_choice import (
+    Claim,
+    choose,
+    foreign,
+    look,
+    problem,
+)
 
 OWN = "matrix_atelier"
 MARKER: dict[str, Any] = {"matrix_domain": "atelier.test"}

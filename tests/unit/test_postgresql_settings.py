@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils.postgresql_settings import amount, plan, sized
+from ansible_collections.cae.matrix.plugins.module_utils.host.postgresql_settings import amount, plan, sized
 
 GB = 2**30
 OURS: dict[str, Any] = {"cluster": "15/main", "service": "postgresql@15-main.service", "ours": True, "settings": {}}

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils import private_ca, tls_pair
-from ansible_collections.cae.matrix.plugins.module_utils.private_ca import CaError, load, make, sign
+from ansible_collections.cae.matrix.plugins.module_utils.host import private_ca, tls_pair
+from ansible_collections.cae.matrix.plugins.module_utils.host.private_ca import CaError, load, make, sign
 from ansible_collections.cae.matrix.tests.unit.programs import ansible_playbook
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils.public_client import PublicClient, Unreachable
+from ansible_collections.cae.matrix.plugins.module_utils.outside.public_client import PublicClient, Unreachable
 from ansible_collections.cae.matrix.tests.patience import at_most, patient
 from ansible_collections.cae.matrix.tests.unit.public_server import DAY, Answer, Asked, Authority, serve, speak
 

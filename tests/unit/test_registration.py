@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils.registration import (
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.registration import (
     DENY_LIST,
     DOORS,
     MODES,

@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils.registration_file import RegistrationFile
+from ansible_collections.cae.matrix.plugins.module_utils.synapse.registration_file import RegistrationFile
 
 CLOSED, OPEN = "enable_registration: false\n", "enable_registration: true\n"
 

@@ -8,9 +8,9 @@ import math
 from typing import Any
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils import remedy
-from ansible_collections.cae.matrix.plugins.module_utils.gate import ENCRYPTION
-from ansible_collections.cae.matrix.plugins.module_utils.remedy import (
+from ansible_collections.cae.matrix.plugins.module_utils.encryption import remedy
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.gate import ENCRYPTION
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.remedy import (
     CANONICAL,
     CREATE,
     MARK,

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils.gate import ALGORITHM, ENCRYPTION
-from ansible_collections.cae.matrix.plugins.module_utils.remedy import (
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.gate import ALGORITHM, ENCRYPTION
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.remedy import (
     CANONICAL,
     CHILD,
     CREATE,
@@ -26,10 +26,7 @@ from ansible_collections.cae.matrix.plugins.module_utils.remedy import (
     TOMBSTONE,
     lock_alias,
 )
-from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import (
-    SynapseError,
-    quote,
-)
+from ansible_collections.cae.matrix.plugins.module_utils.synapse.admin import SynapseError, quote
 from ansible_collections.cae.matrix.plugins.modules.remedy import Remedy, connected
 from ansible_collections.cae.matrix.tests.patience import START, eventually
 from ansible_collections.cae.matrix.tests.unit.homeserver import ROOT

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils import removal
-from ansible_collections.cae.matrix.plugins.module_utils.removal import Names, Removal, RemovalError
+from ansible_collections.cae.matrix.plugins.module_utils.instance import removal
+from ansible_collections.cae.matrix.plugins.module_utils.instance.removal import Names, Removal, RemovalError
 from ansible_collections.cae.matrix.plugins.modules.instance_removal import refusal
 
 

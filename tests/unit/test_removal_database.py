@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils.removal import Database, Names, RemovalError
+from ansible_collections.cae.matrix.plugins.module_utils.instance.removal import Database, Names, RemovalError
 from ansible_collections.cae.matrix.tests.unit.ports import free_port
 from ansible_collections.cae.matrix.tests.unit.services import DebianClusters, debian_clusters
 

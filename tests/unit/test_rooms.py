@@ -8,9 +8,9 @@ import doctest
 from typing import Any
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils import rooms
-from ansible_collections.cae.matrix.plugins.module_utils.remedy import CHILD, POWER, Room
-from ansible_collections.cae.matrix.plugins.module_utils.rooms import Child, Declared
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.remedy import CHILD, POWER, Room
+from ansible_collections.cae.matrix.plugins.module_utils.rooms import declared as rooms
+from ansible_collections.cae.matrix.plugins.module_utils.rooms.declared import Child, Declared
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -12,10 +12,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils import rooms
-from ansible_collections.cae.matrix.plugins.module_utils.remedy import CHILD, MEMBER, Room
-from ansible_collections.cae.matrix.plugins.module_utils.rooms import Declared
-from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import Synapse
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.remedy import CHILD, MEMBER, Room
+from ansible_collections.cae.matrix.plugins.module_utils.rooms import declared as rooms
+from ansible_collections.cae.matrix.plugins.module_utils.rooms.declared import Declared
+from ansible_collections.cae.matrix.plugins.module_utils.synapse.admin import Synapse
 from ansible_collections.cae.matrix.plugins.modules.matrix_room import Rooms
 from ansible_collections.cae.matrix.tests.patience import eventually
 from ansible_collections.cae.matrix.tests.unit.federating_servers import FederatingServer

@@ -17,9 +17,8 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.cae.matrix.plugins.module_utils import rooms
-from ansible_collections.cae.matrix.plugins.module_utils.gate import ALGORITHM, ENCRYPTION
-from ansible_collections.cae.matrix.plugins.module_utils.remedy import (
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.gate import ALGORITHM, ENCRYPTION
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.remedy import (
     CANONICAL,
     CHILD,
     CREATE,
@@ -27,7 +26,8 @@ from ansible_collections.cae.matrix.plugins.module_utils.remedy import (
     POWER,
     TOMBSTONE,
 )
-from ansible_collections.cae.matrix.plugins.module_utils.rooms import (
+from ansible_collections.cae.matrix.plugins.module_utils.rooms import declared as rooms
+from ansible_collections.cae.matrix.plugins.module_utils.rooms.declared import (
     ACL,
     GUESTS,
     HISTORY,
@@ -37,7 +37,7 @@ from ansible_collections.cae.matrix.plugins.module_utils.rooms import (
     TOPIC,
     Declared,
 )
-from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import SynapseError, quote
+from ansible_collections.cae.matrix.plugins.module_utils.synapse.admin import SynapseError, quote
 from ansible_collections.cae.matrix.plugins.modules.matrix_room import Rooms, connected
 from ansible_collections.cae.matrix.tests.patience import at_most
 from ansible_collections.cae.matrix.tests.unit.homeserver import ROOT

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.cae.matrix.plugins.module_utils import run_log, run_report
+from ansible_collections.cae.matrix.plugins.module_utils.instance import run_log, run_report
 from ansible_collections.cae.matrix.plugins.modules import instance_claim
 from ansible_collections.cae.matrix.plugins.modules import run_report as module
 from ansible_collections.cae.matrix.tests.unit.programs import ansible_playbook

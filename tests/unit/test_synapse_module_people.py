@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils import registration
+from ansible_collections.cae.matrix.plugins.module_utils.encryption import registration
 from ansible_collections.cae.matrix.tests.patience import START, eventually
 from ansible_collections.cae.matrix.tests.unit.homeserver import IMPORTS, Homeserver
 from ansible_collections.cae.matrix.tests.unit.opt_in_server import (

@@ -7,7 +7,7 @@ from __future__ import annotations
 import datetime
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils import tokens
+from ansible_collections.cae.matrix.plugins.module_utils.synapse import tokens
 
 NOW = datetime.datetime(2026, 11, 22, 12, 0, tzinfo=datetime.UTC)
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils.audit import AdminApi, Unreadable
-from ansible_collections.cae.matrix.plugins.module_utils.public_client import PublicClient
-from ansible_collections.cae.matrix.plugins.module_utils.synapse_admin import RemoteSynapse, SynapseError
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.audit import AdminApi, Unreadable
+from ansible_collections.cae.matrix.plugins.module_utils.outside.public_client import PublicClient
+from ansible_collections.cae.matrix.plugins.module_utils.synapse.admin import RemoteSynapse, SynapseError
 from ansible_collections.cae.matrix.tests.unit.public_server import Answer, Asked, Authority, serve
 
 NAME = "localhost"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.cae.matrix.plugins.module_utils.variables import (
+from ansible_collections.cae.matrix.plugins.module_utils.instance.variables import (
     check,
     misspellings,
     nearest,

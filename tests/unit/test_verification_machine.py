@@ -7,8 +7,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils.verification import Check
-from ansible_collections.cae.matrix.plugins.module_utils.verification_machine import GIB, checks
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.verification import Check
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.verification_machine import GIB, checks
 
 ROOMY = {"connections": 4096, "files": 16384, "needed_connections": 4096, "needed_files": 16384, "problem": ""}
 

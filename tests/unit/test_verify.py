@@ -16,9 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from ansible_collections.cae.matrix.plugins.module_utils import federation_keys, signed_json
-from ansible_collections.cae.matrix.plugins.module_utils.public_client import PublicClient
-from ansible_collections.cae.matrix.plugins.module_utils.verification import (
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.verification import (
     Check,
     Expected,
     Verification,
@@ -26,6 +24,9 @@ from ansible_collections.cae.matrix.plugins.module_utils.verification import (
     report,
     table,
 )
+from ansible_collections.cae.matrix.plugins.module_utils.matrix import keys as federation_keys
+from ansible_collections.cae.matrix.plugins.module_utils.matrix import signed_json
+from ansible_collections.cae.matrix.plugins.module_utils.outside.public_client import PublicClient
 from ansible_collections.cae.matrix.tests.patience import PROMPT, patient
 from ansible_collections.cae.matrix.tests.unit.public_server import DAY, Answer, Asked, Authority, serve
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

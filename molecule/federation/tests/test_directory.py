@@ -9,7 +9,7 @@ import json
 
 import pytest
 import requests
-from ansible_collections.cae.matrix.plugins.module_utils.members import check_signature, read_published
+from ansible_collections.cae.matrix.plugins.module_utils.federation.members import check_signature, read_published
 from ansible_collections.cae.matrix.tests.patience import START, patient
 from conftest import Api
 from federation import HUB, MEMBERS, SERVERS

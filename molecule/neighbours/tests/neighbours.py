@@ -17,7 +17,7 @@ ONE_STEP = """
 import sys
 from pathlib import Path
 sys.path.insert(0, "/root/removal")
-from ansible_collections.cae.matrix.plugins.module_utils.removal import Names, Removal
+from ansible_collections.cae.matrix.plugins.module_utils.instance.removal import Names, Removal
 slug, low = sys.argv[1], sys.argv[1].replace("-", "_")
 names = Names(slug, f"{slug}.test", f"matrix-{slug}", f"matrix-synapse@{slug}.service", f"matrix-{low}.slice",
               f"matrix-{slug}", f"matrix_{low}", Path("/etc/matrix", slug), Path("/var/lib/matrix", slug),
@@ -108,8 +108,8 @@ def done(outcome: tuple[int, str]) -> str:
 def bring_one_step(instance: Instance) -> None:
     """Put what a removal is made of on the machine, outside of Ansible."""
     target = "/root/removal/ansible_collections/cae/matrix/plugins/module_utils"
-    instance.run("mkdir", "-p", target)
-    for name in ("removal.py", "document_set.py", "run_log.py"):
+    for name in ("host/document_set.py", "instance/removal.py", "instance/run_log.py"):
+        instance.run("mkdir", "-p", f"{target}/{Path(name).parent}")
         source = str(PROJECT / "plugins/module_utils" / name)
         subprocess.run(["docker", "cp", source, f"{instance.container}:{target}/{name}"], check=True)
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.cae.matrix.plugins.module_utils.federation_policy import matches, server_name_problem
+from ansible_collections.cae.matrix.plugins.module_utils.matrix.server_names import matches, server_name_problem
 from synapse.config._base import ConfigError
 from synapse.module_api import ModuleApi
 

@@ -8,8 +8,8 @@ import logging
 from collections.abc import Collection
 from typing import Any
 
-from ansible_collections.cae.matrix.plugins.module_utils.encryption_opt_in import synapse_digest
-from ansible_collections.cae.matrix.plugins.module_utils.gate import is_service_account
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.opt_in import synapse_digest
+from ansible_collections.cae.matrix.plugins.module_utils.matrix.identifiers import is_service_account
 from synapse.api.errors import Codes, SynapseError
 from synapse.config._base import ConfigError, read_config_files
 from synapse.logging.context import current_context

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ansible_collections.cae.matrix.plugins.module_utils.gate import ALGORITHM, ENCRYPTION
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.gate import ALGORITHM, ENCRYPTION
 
 Body = dict[str, Any]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from ansible_collections.cae.matrix.plugins.module_utils import attestation
+from ansible_collections.cae.matrix.plugins.module_utils.encryption import attestation
 
 
 @dataclass

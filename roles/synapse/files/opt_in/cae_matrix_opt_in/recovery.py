@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.cae.matrix.plugins.module_utils.gate import ENCRYPTION, is_service_account
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.gate import ENCRYPTION
+from ansible_collections.cae.matrix.plugins.module_utils.matrix.identifiers import is_service_account
 from synapse.module_api import ModuleApi
 
 from . import record

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.cae.matrix.plugins.module_utils.encryption_opt_in import Contradictions, problems
+from ansible_collections.cae.matrix.plugins.module_utils.encryption.opt_in import Contradictions, problems
 
 _INSTANCE = re.compile(r"[a-z][a-z0-9-]{0,19}")
 
