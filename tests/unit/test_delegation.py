@@ -82,7 +82,7 @@ def test_an_inventory_that_connects_and_becomes_everywhere_does_not_reach_the_co
 
 
 PLACES = {
-    "roles/encryption_gate/tasks/main.yml": {"encryption_gate_checks_from": "elsewhere"},
+    "roles/encryption_gate/tasks/apply.yml": {"encryption_gate_checks_from": "elsewhere"},
     "playbooks/audit.yml": {"audit_homeserver_url": "https://a.test", "audit_from": "elsewhere"},
     "playbooks/remedy.yml": {"remedy_homeserver_url": "https://a.test", "remedy_from": "elsewhere"},
 }
@@ -104,7 +104,7 @@ def test_what_an_inventory_delegates_goes_where_it_says(tmp_path: Path, file: st
     """How such a task connects is decided without the variables of the host that it is for."""
     content = yaml.safe_load((ROOT / file).read_text("utf-8"))
     (task,) = [one for one in delegated(content) if "{{" in one.get("delegate_to", "")]
-    variables = ROOT / file.replace("tasks", "vars")
+    variables = ROOT / Path(file).parents[1] / "vars/main.yml"
     around = content[0]["vars"] if "hosts" in content[0] else yaml.safe_load(variables.read_text("utf-8"))
     own = {key: value.replace("elsewhere", "localhost") if here else value for key, value in PLACES[file].items()}
     # Nothing answers at either; that host is in a group of its own, without the variables of the others.

@@ -1154,7 +1154,7 @@ def test_what_somebody_else_has_made_is_not_removed(module: Module, of_others: P
     "name", ["directory.service.j2", "directory.timer.j2", "nginx.conf.j2", "matrix-synapse@.service"]
 )
 def test_templates_of_such_files_say_so(name: str) -> None:
-    (found,) = (Path(document_set.__file__).parents[2] / "roles").glob(f"*/*/{name}")
+    (found,) = (Path(document_set.__file__).parents[3] / "roles").glob(f"*/*/{name}")
     assert document_set.MARK in found.read_bytes()
 
 
