@@ -42,8 +42,15 @@ class ActionModule(ActionBase):
         plan = InstancePlan(declared, whole=arguments["whole"])
         again = bool(arguments["documents"])
         # The names that a run keeps facts under are nobody's mistakes.
-        checked = self._check(declared, variables, () if again else variables.keys(), arguments["required"])
-        plan.take(checked)
+        options = read_options(ROLES)
+        values: dict[str, Any] = {}
+        for name in (name for name in options if name in variables):
+            try:
+                values[name] = declared.value("plan", name)
+            except NotYetKnown:
+                # It depends on what the machine will say; then it is checked.
+                plan.waits = True
+        plan.take(self._checked(values, options, () if again else variables.keys(), arguments["required"]))
         if again:
             plan.with_documents(arguments["documents"])
         else:
@@ -60,20 +67,12 @@ class ActionModule(ActionBase):
             return f"{first.rstrip(':')} (see the lines above)"
         return text
 
-    def _check(
-        self, declared: Declaration, variables: dict[str, Any], names: Collection[str], required: list[str]
+    def _checked(
+        self, values: dict[str, Any], options: dict[str, Any], names: Collection[str], required: list[str]
     ) -> Checked:
         """The values against the argument specs of all roles."""
-        options = read_options(ROLES)
-        values: dict[str, Any] = {}
-        for name in options.keys() & variables.keys():
-            try:
-                values[name] = declared.value("plan", name)
-            except NotYetKnown:
-                # It depends on what the machine will say; then it is checked.
-                continue
         return check(
-            {name: values[name] for name in options if name in values},
+            values,
             options,
             names=names,
             own=values.get("matrix_own_variables") or (),

@@ -68,6 +68,10 @@ class Declaration:
         Raises:
             NotYetKnown: it cannot be read yet.
         """
+        templar = self._templar_of(role)
+        return self._read(role, templar.available_variables[name])
+
+    def _templar_of(self, role: str) -> Any:
         if role not in self._templars:
             here = str(ROLES / role)
             # Where its lookups find the role's own files.
@@ -77,15 +81,15 @@ class Declaration:
             for once in ONCE.get(role, ()):
                 with suppress(NotYetKnown):
                     everything[once] = self._read(role, everything[once])
-        return self._read(role, self._templars[role].available_variables[name])
+        return self._templars[role]
 
     def _read(self, role: str, raw: Any) -> Any:
         try:
-            return self._templars[role].template(raw)
+            return self._templar_of(role).template(raw)
         except AnsibleError as error:
             raise NotYetKnown(str(error)) from error
 
-    def problems(self, role: str, *, sure: bool, checks: bool = True) -> list[str]:
+    def problems(self, role: str, *, sure: bool) -> list[str]:
         """What is wrong with a role's variables, as the role's own C(vars) say.
 
         C(_<role>_problems) is a list of lines; C(_<role>_checks) is one of dicts, each with what has to be C(good), and
@@ -94,12 +98,9 @@ class Declaration:
         Args:
             role: the role's name.
             sure: that all can be read; else what cannot be read is passed over.
-            checks: whether C(_<role>_checks) are asked as well: they look at no machine.
         """
         found: list[str] = []
-        asked = [{"lines": self._of_roles.get(f"_{role}_problems", [])}]
-        asked += self._of_roles.get(f"_{role}_checks", []) if checks else []
-        self.value(role, "matrix_state")
+        asked = [{"lines": self._of_roles.get(f"_{role}_problems", [])}, *self._of_roles.get(f"_{role}_checks", [])]
         for one in asked:
             with suppress(*() if sure else (NotYetKnown,)):
                 if "lines" in one:
@@ -115,8 +116,12 @@ class InstancePlan:
     def __init__(self, declared: Declaration, whole: bool) -> None:
         self.declared = declared
         self.whole = whole
+        # Whether a value waits for the machine: a default in its place could make a mistake of what is none.
+        self.waits = False
         self.problems: list[str] = []
         self.facts: dict[str, Any] = {}
+        # So that what is derived from a domain can be read where none is declared.
+        self._forget(())
 
     def take(self, checked: Checked) -> None:
         """What the argument specs make of the values, so that the rest can be read, whatever is wrong with some."""
@@ -133,9 +138,9 @@ class InstancePlan:
             self._list_of_members()
         with suppress(NotYetKnown):
             self._policy(refuse=self.whole and not self._absent())
-        for role in self._roles():
+        for role in ["matrix"] if self.waits else self._roles():
             self.problems += self.declared.problems(role, sure=False)
-        if self.whole and not self._absent():
+        if self.whole and not self.waits and not self._absent():
             # Each mistake once: what follows from one that has been told is none.
             told = {re.split(r"\W", problem)[0] for problem in self.problems}
             self._forget(name for name in told if not name.endswith("_extra_config"))
@@ -150,19 +155,18 @@ class InstancePlan:
         Raises:
             AnsibleError: a document cannot be composed.
         """
-        # Of a whole instance they have been asked, unless a list of members was still to be read.
-        checks = not self.whole or "federation_policy" not in self.declared
         self._policy(refuse=True)
         self._keep(postgresql_connection=self._connection())
         everything = set(roles) == set(DOCUMENTS.values())
         for role in self._roles() if self.whole else [*roles, *(["encryption_gate"] if everything else [])]:
-            self.problems += self.declared.problems(role, sure=True, checks=checks)
-        documents = self._documents(roles, sure=True) if not self.problems else {}
-        contradictions = encryption_opt_in.problems(documents) if documents else []
-        self._refuse(contradictions)
+            self.problems += self.declared.problems(role, sure=True)
         if self.problems:
             return
-        documents = encryption_opt_in.normalise(documents)
+        try:
+            documents = encryption_opt_in.normalise(self._documents(roles, sure=True))
+        except encryption_opt_in.Contradictions as error:
+            self._refuse(error.problems)
+            return
         for name, role in DOCUMENTS.items():
             if role in roles:
                 self.facts[f"{role}_document"] = documents[name]

@@ -122,6 +122,31 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
     assert "hunter2" not in said
 
 
+def test_what_waits_for_the_machine_is_asked_once_it_is_known(tmp_path: Path) -> None:
+    """A check that cannot be read before any connection is not passed over for good."""
+    machine = {"debian": "12", "memory_mb": 4000, "instances": [], "expected": ["atelier"], "relays": ["http://t.test"]}
+    everything = {"plan_documents": ["synapse", "reverse_proxy", "element_web"]}
+    tasks: list[dict[str, Any]] = [
+        {"ansible.builtin.include_role": {"name": "cae.matrix.plan"}},
+        {"ansible.builtin.set_fact": {"cae_matrix_machine": machine, "cacheable": True}},
+        {
+            "ansible.builtin.include_role": {"name": "cae.matrix.plan", "tasks_from": "documents"},
+            "vars": everything,
+        },
+    ]
+    variables = {"_matrix_on_machine": False, "_matrix_playbook": "cooperative"}
+    play = {"hosts": "all", "gather_facts": False, "vars": variables, "tasks": tasks}
+    (tmp_path / "play.yml").write_text(yaml.safe_dump([play]))
+    waits = {"synapse_turn_uris": "{{ ansible_facts.cae_matrix_machine.relays }}", "synapse_turn_shared_secret": "x"}
+    hosts = {"atelier": {**SOUND, **waits, "ansible_connection": "local"}}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
+    done = ansible_playbook(tmp_path, "-i", "hosts.yml", "play.yml")
+    assert done.returncode != 0
+    # Nothing was made of it before.
+    assert "TASK [cae.matrix.plan : Declare the documents, and refuse" in done.stdout, done.stdout
+    assert "synapse_turn_uris: http://t.test" in done.stdout
+
+
 @pytest.mark.parametrize("callback", ["ansible.builtin.default", "ansible.posix.json"])
 def test_what_is_planned_reaches_no_callback(tmp_path: Path, callback: str) -> None:
     role = {"name": "cae.matrix.synapse", "tasks_from": "documents"}
