@@ -3,8 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 NOX := .cache/nox/bin/nox
 SOME := lint unit synapse package molecule molecule-2.19 molecule-2.21
-SESSIONS := sanity docs-check build-import-check extra-checks license-check yamllint ruff mypy ansible-lint mutants lock forges
-.PHONY: help setup test test-all bench test-element demo demo-down clean $(SOME) $(SESSIONS)
+SESSIONS := sanity docs-check build-import-check extra-checks license-check changelog yamllint ruff mypy ansible-lint mutants lock forges
+.PHONY: help setup test test-all bench release test-element demo demo-down clean $(SOME) $(SESSIONS)
 
 help:
 	@echo "make demo          one demo cooperative in a container (demo-down removes it)"
@@ -15,6 +15,7 @@ help:
 	@echo "make $(SESSIONS)   single checks"
 	@echo "make test-element ELEMENT_WEB_RELEASE=element-v….tar.gz   the checks that need the real client"
 	@echo "make bench         figures, as JSON and as a table"
+	@echo "make release VERSION=0.2.0   changelog, commit, tag and tarball; nothing is pushed"
 	@echo "make lock          pin all requirements anew"
 	@echo "make clean         remove environments, images and containers of ours"
 
@@ -39,6 +40,10 @@ setup:
 
 bench: setup
 	@bench/run
+
+release: $(NOX)
+	@tests/setup venv-2.19 collection
+	@$(NOX) -s release -- $(VERSION)
 
 test-element:
 	@tests/setup engine venv-2.19 collection browser base

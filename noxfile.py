@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import shutil
 import sys
 import tarfile
@@ -35,8 +36,8 @@ os.environ.setdefault("GALAXY_IMPORTER_CONFIG", str(ROOT / "tests" / "galaxy-imp
 antsibull_nox.load_antsibull_nox_toml()
 
 ON = {core: [str(ROOT / "tests" / "on-core"), core] for core in parts.CORES}
-DIRECTORIES = ["changelogs", "docs", "inventories", "meta", "playbooks", "plugins", "roles"]
-FILES = ["FILES.json", "LICENSE", "MANIFEST.json", "README.md", "requirements.yml"]
+DIRECTORIES = ["LICENSES", "changelogs", "docs", "inventories", "meta", "playbooks", "plugins", "roles"]
+FILES = ["FILES.json", "LICENSE", "MANIFEST.json", "README.md", "REUSE.toml", "SECURITY.md", "requirements.yml"]
 EXAMPLES = {
     "inventories/example_cooperative": ("cooperative", "verify", "registration_token", "audit", "remedy"),
     "inventories/example_federation_hub/hosts.yml": ("federation_hub",),
@@ -170,6 +171,50 @@ def sanity(session: nox.Session) -> None:
 def lock(_session: nox.Session) -> None:
     """Pin all requirements anew."""
     environments.lock()
+
+
+@nox.session(python=False)
+def changelog(session: nox.Session) -> None:
+    """See that a release can make its changelog of the fragments."""
+    session.run(*ON["2.19"], "antsibull-changelog", "lint", external=True)
+
+
+@nox.session(python=False)
+def release(session: nox.Session) -> None:
+    """Make the version after `--`: changelog, commit, tag and tarball. Nothing is pushed or published."""
+
+    def git(*arguments: str) -> str:
+        return str(session.run("git", *arguments, external=True, silent=True, log=False)).strip()
+
+    version = session.posargs[0] if session.posargs else ""
+    if not re.fullmatch(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)", version):
+        session.error(f"VERSION is {version!r}: name one like 0.2.0, as in `make release VERSION=0.2.0`")
+    if (branch := git("rev-parse", "--abbrev-ref", "HEAD")) != "main":
+        session.error(f"this is the branch {branch}: a release is made on main")
+    if git("status", "--porcelain"):
+        session.error("there are changes that are not committed: commit them, or put them aside")
+    if git("tag", "--list", version):
+        session.error(f"the tag {version} is there already: a version is released once")
+    galaxy = ROOT / "galaxy.yml"
+    text, found = re.subn(r"(?m)^version: .*$", f"version: {version}", galaxy.read_text())
+    if found != 1:
+        session.error("galaxy.yml has no line `version:`")
+    try:
+        galaxy.write_text(text)
+        session.run(*ON["2.19"], "antsibull-changelog", "release", "--version", version, external=True)
+        build = ["ansible-galaxy", "collection", "build", "--force", "--output-path", ".cache/release"]
+        session.run(*ON["2.19"], *build, external=True)
+        git("add", "--all", "galaxy.yml", "CHANGELOG.md", "changelogs")
+        git("commit", "--quiet", "--message", f"Release {version}")
+    except BaseException:
+        # As it was before: the checkout was clean.
+        git("reset", "--hard", "--quiet")
+        git("clean", "--force", "--quiet", "CHANGELOG.md", "changelogs")
+        raise
+    git("tag", "--annotate", version, "--message", f"cae.matrix {version}")
+    session.log(
+        f"the tarball is .cache/release/cae-matrix-{version}.tar.gz; main and the tag {version} are yours to push"
+    )
 
 
 @nox.session(name="mutants-check", python=False)

@@ -32,7 +32,10 @@ COLUMNS = ["part", "pairs", "budget", "what it proves"]
 CORES = ("2.19", "2.21")
 PAIRS = tuple(f"{core}/{debian}" for core in CORES for debian in ("12", "13"))
 ALONE = {
-    "lint": ("yamllint", "ruff", "mypy", "ansible-lint", "extra-checks", "antsibull-nox-config", "mutants-check"),
+    "lint": (
+        *("yamllint", "ruff", "mypy", "ansible-lint", "extra-checks", "license-check", "changelog"),
+        *("antsibull-nox-config", "mutants-check"),
+    ),
     "package": ("package", "build-import-check", "docs-check"),
 }
 """Parts without a pair, and the sessions of noxfile.py that they are."""
