@@ -134,7 +134,9 @@ def package(session: nox.Session) -> None:
     (archive,) = work.glob("cae-matrix-*.tar.gz")
     with tarfile.open(archive) as opened:
         held = sorted({name.partition("/")[0] for name in opened.getnames()})
-    if held != sorted(FILES + DIRECTORIES):
+    # The first release makes the changelog.
+    changelog = [name for name in ("CHANGELOG.md",) if (ROOT / name).exists()]
+    if held != sorted(FILES + DIRECTORIES + changelog):
         session.error(f"galaxy.yml: the tarball holds {' '.join(held)}")
     place = str(work / "collections")
     install = ["install", "--no-deps", "--offline", "--force", "-p", place, str(archive)]
@@ -215,6 +217,33 @@ def release(session: nox.Session) -> None:
     session.log(
         f"the tarball is .cache/release/cae-matrix-{version}.tar.gz; main and the tag {version} are yours to push"
     )
+
+
+@nox.session(name="release-check", python=False)
+def release_check(session: nox.Session) -> None:
+    """Make a release in a clone of what is committed, and see that the same version is not made twice."""
+    work = pathlib.Path(session.create_tmp()).resolve()
+    shutil.rmtree(work)
+
+    def git(*arguments: str) -> str:
+        return str(session.run("git", "-C", str(work), *arguments, external=True, silent=True, log=False)).strip()
+
+    session.run("git", "clone", "--quiet", "--no-tags", str(ROOT), str(work), external=True)
+    git("checkout", "--quiet", "-B", "main")
+    git("config", "user.name", "release-check")
+    git("config", "user.email", "release-check@example.org")
+    (work / ".venv-2.19").symlink_to(ROOT / ".venv-2.19")
+    nox_release = [sys.executable, "-m", "nox", "-f", str(work / "noxfile.py"), "-s", "release", "--", "9.9.9"]
+    session.run(*nox_release, external=True, silent=True)
+    if git("describe", "--exact-match") != "9.9.9" or git("status", "--porcelain"):
+        session.error("the release is not what is tagged")
+    if "9.9.9" not in (work / "CHANGELOG.md").read_text().replace("\\", ""):
+        session.error("CHANGELOG.md does not name the release")
+    if not (work / ".cache" / "release" / "cae-matrix-9.9.9.tar.gz").exists():
+        session.error("there is no tarball")
+    again = str(session.run(*nox_release, external=True, silent=True, success_codes=[1]))
+    if "a version is released once" not in again:
+        session.error("the same version was made twice, or refused for another reason")
 
 
 @nox.session(name="mutants-check", python=False)

@@ -36,7 +36,7 @@ ALONE = {
         *("yamllint", "ruff", "mypy", "ansible-lint", "extra-checks", "license-check", "changelog"),
         *("antsibull-nox-config", "mutants-check"),
     ),
-    "package": ("package", "build-import-check", "docs-check"),
+    "package": ("package", "build-import-check", "docs-check", "release-check"),
 }
 """Parts without a pair, and the sessions of noxfile.py that they are."""
 PER_CORE = ("unit", "synapse")
