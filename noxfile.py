@@ -222,8 +222,9 @@ def release(session: nox.Session) -> None:
 @nox.session(name="release-check", python=False)
 def release_check(session: nox.Session) -> None:
     """Make a release in a clone of what is committed, and see that the same version is not made twice."""
-    work = pathlib.Path(session.create_tmp()).resolve()
-    shutil.rmtree(work)
+    # Beside it lie the temporary files of what runs there, which must not be in the checkout.
+    work = pathlib.Path(session.create_tmp()).resolve() / "clone"
+    shutil.rmtree(work, ignore_errors=True)
 
     def git(*arguments: str) -> str:
         return str(session.run("git", "-C", str(work), *arguments, external=True, silent=True, log=False)).strip()
